@@ -1,0 +1,115 @@
+"""The command line: ``python -m lora_ext VERB``, a verb a function, flags as in monai.bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import fire
+
+
+def params(json: bool = False) -> None:
+    """Print the parameter counts of all segmentation bundles beside the paper's Table 2.
+
+    Args:
+        json: print JSON, with exact integers, in place of the table.
+    """
+    from lora_ext.parameters import format_table, parameter_table
+
+    table = parameter_table()
+    print(_dump(table) if json else format_table(table))
+
+
+def phantom(
+    task: str,
+    out: str,
+    cases: int = 24,
+    seed: int = 0,
+    size: Any = (128, 128, 48),
+    test_cases: int = 2,
+) -> None:
+    """Write a phantom task in MSD layout.
+
+    Args:
+        task: brats or prostatex.
+        out: folder to write.
+        cases: number of labelled cases.
+        seed: same seed, same files.
+        size: voxels along each axis, such as 128,128,48.
+        test_cases: number of cases without labels.
+    """
+    from lora_ext.data.phantoms import write_phantoms
+
+    print(write_phantoms(task, out, cases=cases, seed=seed, size=size, test_cases=test_cases))
+
+
+def bundles(
+    write: bool = False, check: bool = False, list: bool = False, root: str = "bundles"
+) -> None:
+    """Write the bundles from their source, check that they agree with it, or list them.
+
+    Args:
+        write: write every bundle below root.
+        check: exit with 1 and name the differences if a file disagrees with the source.
+        list: print the bundles' names, titles and data.
+        root: the folder of bundles.
+    """
+    from lora_ext.bundles import generator
+
+    if write + check + list != 1:
+        raise ValueError("bundles needs exactly one of --write, --check, --list")
+    if list:
+        for name, facts in generator.bundle_facts().items():
+            print(f"{name:<20} {facts['regime_title']}, {facts['dataset_title']}")
+    elif write:
+        generator.write_bundles(Path(root))
+        print(f"wrote {len(generator.bundle_facts())} bundles to {root}/")
+    elif problems := generator.check_bundles(Path(root)):
+        sys.exit("\n".join([*problems, "fix: python -m lora_ext bundles --write"]))
+    else:
+        print(f"{len(generator.bundle_facts())} bundles agree with their source")
+
+
+def overlay(
+    image: str,
+    prediction: str,
+    out: str,
+    truth: str | None = None,
+    bundle: str = "brats_lora32",
+    channel: int = 0,
+) -> None:
+    """Draw image, truth and prediction in three planes from NIfTI files to a PNG.
+
+    Args:
+        image: 4D image, channels last.
+        prediction: label map.
+        out: the PNG to write.
+        truth: label map, if there is one.
+        bundle: the bundle whose regions are drawn.
+        channel: index of the image channel to show.
+    """
+    from lora_ext.bundles.generator import bundle_facts
+    from lora_ext.evaluation import overlay_from_files
+
+    regions = bundle_facts()[bundle]["regions"]
+    print(overlay_from_files(image, truth, prediction, regions, out, channel=channel))
+
+
+def _dump(table: dict) -> str:
+    return json.dumps(table, indent=2)
+
+
+def main() -> None:
+    """Run a verb; bad input ends with one sentence and exit code 2, not with a traceback."""
+    verbs = {"params": params, "phantom": phantom, "bundles": bundles, "overlay": overlay}
+    try:
+        fire.Fire(verbs, name="lora_ext")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Write the bundles from one source, and check that what is committed is what it gives.
+
+A bundle's facts are three flat layers, ``{**base, **dataset, **regime}``. A layer may only replace
+a key that the base has, by a value of the same JSON type. The templates under
+``source/templates`` are the files of a bundle; ``${fact}`` in them stands for a fact: alone in a
+JSON string it becomes the fact's JSON value, inside a text it becomes text. Everything is written
+again every time. Needs the standard library alone, so it is instantaneous.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from lora_ext.files import whole_file
+
+SOURCE = Path(__file__).parent / "source"
+DATASETS = ("brats", "prostatex")
+REGIMES = ("baseline", "finetune", "frozen", "lora16", "lora32", "lora64")
+RUN_TIME_FOLDERS = ("models", "eval")  # made by runs, not committed
+WIDTH = 100  # characters of a line of generated JSON
+FACT = re.compile(r"\$\{(\w+)\}")
+
+
+def bundle_facts() -> dict[str, dict[str, Any]]:
+    """The merged facts of every bundle, by bundle name."""
+    base = _read_json(SOURCE / "base.json")
+    facts = {}
+    for dataset in DATASETS:
+        for regime in REGIMES:
+            merged = dict(base)
+            for layer in (SOURCE / f"datasets/{dataset}.json", SOURCE / f"regimes/{regime}.json"):
+                merged |= check_layer(base, _read_json(layer), str(layer))
+            name = f"{dataset}_{regime}"
+            facts[name] = merged | _derived(name, merged)
+    return facts
+
+
+def check_layer(base: dict[str, Any], layer: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return a layer if it only replaces what the base has, by values of the same JSON type.
+
+    Raises:
+        ValueError: for an unknown key, or a value of another JSON type than the base's.
+    """
+    for key, value in layer.items():
+        if key not in base:
+            raise ValueError(f"{where}: unknown key {key!r}; the base has {sorted(base)}")
+        if base[key] is not None and type(value) is not type(base[key]):
+            raise ValueError(
+                f"{where}: {key!r} is a {type(value).__name__}; "
+                f"the base has a {type(base[key]).__name__}"
+            )
+    return layer
+
+
+def render_bundle(facts: dict[str, Any]) -> dict[str, str]:
+    """Render the files of one bundle.
+
+    Args:
+        facts: one entry of `bundle_facts`.
+
+    Returns:
+        File contents by path relative to the bundle.
+    """
+    templates = SOURCE / "templates"
+    files = {}
+    for path in sorted(p for p in templates.rglob("*") if p.is_file()):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            filled = _fill(json.loads(text), facts, path)
+            text = _lay_out(filled) + "\n"
+        else:
+            text = _fill_text(text, facts, path)
+        files[path.relative_to(templates).as_posix()] = text
+    return files
+
+
+def render_all() -> dict[str, str]:
+    """Render every bundle: file contents by path relative to the folder of bundles."""
+    return {
+        f"{name}/{path}": text
+        for name, facts in bundle_facts().items()
+        for path, text in render_bundle(facts).items()
+    }
+
+
+def write_bundles(folder: Path) -> None:
+    """Write every bundle below `folder`, and remove generated files that are no longer made.
+
+    What a run leaves in a bundle (``models/``, ``eval/``) stays.
+    """
+    files = render_all()
+    for path, text in files.items():
+        with whole_file(folder / path) as draft:
+            draft.write_text(text, encoding="utf-8")
+    for path in _found(folder) - files.keys():
+        (folder / path).unlink()
+
+
+def check_bundles(folder: Path) -> list[str]:
+    """Compare the bundles below `folder` with their source.
+
+    Returns:
+        One sentence per difference: a file that is missing, differs, or has no source.
+    """
+    files, found = render_all(), _found(folder)
+    problems = [f"{path}: missing" for path in files.keys() - found]
+    problems += [f"{path}: not made by the generator" for path in found - files.keys()]
+    for path in files.keys() & found:
+        if (folder / path).read_text(encoding="utf-8") != files[path]:
+            problems.append(f"{path}: differs from its source")
+    return sorted(problems)
+
+
+def _lay_out(node: Any, indent: str = "") -> str:
+    """JSON for people: what fits on a line stays on one, objects inside lists excepted."""
+    line = json.dumps(node, ensure_ascii=False)
+    nested = isinstance(node, list) and any(isinstance(value, dict) for value in node)
+    short = len(indent) + len(line) <= WIDTH and not nested and "_target_" not in line
+    if not isinstance(node, (dict, list)) or not node or (short and indent):
+        return line
+    inner = indent + "    "
+    if isinstance(node, list):
+        parts, ends = [_lay_out(value, inner) for value in node], "[]"
+    else:
+        parts = [f"{json.dumps(key)}: {_lay_out(value, inner)}" for key, value in node.items()]
+        ends = "{}"
+    joined = ",\n".join(inner + part for part in parts)
+    return f"{ends[0]}\n{joined}\n{indent}{ends[1]}"
+
+
+def _found(folder: Path) -> set[str]:
+    paths = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return {
+        p.as_posix()
+        for p in paths
+        if not (len(p.parts) > 2 and p.parts[1] in RUN_TIME_FOLDERS) and "__pycache__" not in p.parts
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _derived(name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts that follow from others."""
+    return {
+        "bundle": name,
+        "num_channels": len(facts["modalities"]),
+        "num_regions": len(facts["regions"]),
+        "channel_def": {str(i): name for i, name in enumerate(facts["modalities"])},
+        "region_def": {str(i): name for i, name in enumerate(facts["regions"])},
+    }
+
+
+def _fill(node: Any, facts: dict[str, Any], where: Path) -> Any:
+    """Fill a JSON tree: a string that is one ``${fact}`` becomes the fact's value."""
+    if isinstance(node, dict):
+        return {key: _fill(value, facts, where) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_fill(value, facts, where) for value in node]
+    if not isinstance(node, str):
+        return node
+    whole = FACT.fullmatch(node)
+    return _look_up(whole[1], facts, where) if whole else _fill_text(node, facts, where)
+
+
+def _fill_text(text: str, facts: dict[str, Any], where: Path) -> str:
+    def as_text(match: re.Match[str]) -> str:
+        value = _look_up(match[1], facts, where)
+        return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    return FACT.sub(as_text, text)
+
+
+def _look_up(key: str, facts: dict[str, Any], where: Path) -> Any:
+    if key not in facts:
+        raise ValueError(f"{where}: unknown fact {key!r}; known are {sorted(facts)}")
+    return facts[key]

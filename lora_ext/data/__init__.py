@@ -1,0 +1,38 @@
+"""Medical Segmentation Decathlon tasks as MONAI data: channels, folds, checks and regions.
+
+A *case item* is the dict that goes into a MONAI dataset: ``case`` (name), ``image`` (one path, or
+one path per channel), ``label`` (path, absent at inference) and ``channels`` (which channels of the
+loaded file to keep, in the order of the modalities asked for).
+"""
+
+from lora_ext.data.cases import fold_cases, inference_cases
+from lora_ext.data.channels import SelectChannelsd
+from lora_ext.data.checks import check_cases
+from lora_ext.data.folds import split_fold
+from lora_ext.data.regions import (
+    LabelsToRegionsd,
+    RegionsToLabelsd,
+    check_regions,
+    labels_to_regions,
+    regions_to_labels,
+)
+from lora_ext.data.start import announce_cases, ensure_phantoms
+from lora_ext.data.task import CasePaths, MSDTask, read_task
+
+__all__ = [
+    "CasePaths",
+    "LabelsToRegionsd",
+    "MSDTask",
+    "RegionsToLabelsd",
+    "SelectChannelsd",
+    "announce_cases",
+    "check_cases",
+    "check_regions",
+    "ensure_phantoms",
+    "fold_cases",
+    "inference_cases",
+    "labels_to_regions",
+    "read_task",
+    "regions_to_labels",
+    "split_fold",
+]

@@ -1,0 +1,218 @@
+"""Pictures of a segmentation: image, truth and prediction in three planes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from monai.utils import convert_to_numpy
+
+from lora_ext.data.regions import Regions
+from lora_ext.evaluation.masks import dice_from_counts, voxel_counts
+from lora_ext.evaluation.planes import (
+    PLANES,
+    Plane,
+    busiest_slices,
+    filled_box,
+    lps_spacing,
+    to_lps,
+)
+from lora_ext.evaluation.region_layer import draw_legend, draw_regions
+from lora_ext.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN_INCHES = 3.2
+DOTS_PER_INCH = 120
+BACKGROUND = "black"
+
+Volume = np.ndarray | torch.Tensor
+
+
+def overlay_figure(
+    image: Volume,
+    truth: Volume | None,
+    prediction: Volume,
+    regions: Regions,
+    *,
+    affine: np.ndarray | None = None,
+    title: str | None = None,
+    channel: int = 0,
+    channel_names: Sequence[str] | None = None,
+    dice: bool = True,
+) -> Figure:
+    """Draw image, truth and prediction side by side in the three planes.
+
+    The slices are those with most foreground in the truth, else in the prediction, else the
+    middle ones. The patient's right is on the left, anterior and superior are up, and
+    proportions are true in mm. Nested regions are all visible: the smaller is on top, and
+    contours get thinner towards the top.
+
+    Args:
+        image: channels (C, H, W, D).
+        truth: binary masks (R, H, W, D); None leaves the truth's column out.
+        prediction: binary masks (R, H, W, D).
+        regions: region name -> labels, in the order of the masks.
+        affine: voxel to world (RAS+, mm), 4 x 4. Without it the axes are taken as RAS with
+            1 mm, and no sides are written.
+        title: written on top, usually the case's name.
+        channel: index of the image channel to show.
+        channel_names: the channels' names; the shown one heads the image's column.
+        dice: write each region's Dice over the prediction.
+
+    Returns:
+        A matplotlib figure that belongs to no global state.
+
+    Raises:
+        ValueError: shapes do not fit, or there is no such channel.
+    """
+    picture = _shown_channel(image, channel)
+    masks = {"truth": truth, "prediction": prediction}
+    layers = {name: convert_to_numpy(mask) > 0 for name, mask in masks.items() if mask is not None}
+    _check_shapes(picture, layers, regions)
+    heads = {"image": "image" if channel_names is None else str(channel_names[channel])}
+    heads |= {name: name for name in layers}
+    if dice and "truth" in layers:
+        heads["prediction"] += "\n" + _dice_line(layers["prediction"], layers["truth"], regions)
+
+    grid = np.eye(4) if affine is None else np.asarray(affine)
+    picture = to_lps(picture[None], grid)[0]
+    layers = {name: to_lps(layer, grid) for name, layer in layers.items()}
+    box = filled_box(picture, np.concatenate(list(layers.values())))
+    picture, layers = (
+        picture[box],
+        {name: layer[(slice(None), *box)] for name, layer in layers.items()},
+    )
+    figure, axes = _canvas(picture.shape, lps_spacing(grid), list(heads.values()), title)
+    _draw_planes(axes, picture, layers, regions, lps_spacing(grid), affine is not None)
+    draw_legend(figure, list(regions))
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG, whole or not at all.
+
+    Args:
+        figure: the figure.
+        path: the file to write; its folder is made when it does not exist.
+    """
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+
+
+def _shown_channel(image: Volume, channel: int) -> np.ndarray:
+    channels = convert_to_numpy(image)
+    if channels.ndim != 4:
+        raise ValueError(f"image has shape {channels.shape}; expected (C, H, W, D)")
+    if not 0 <= channel < len(channels):
+        raise ValueError(f"channel is {channel}; the image has channels 0 to {len(channels) - 1}")
+    return np.nan_to_num(channels[channel].astype(np.float32))
+
+
+def _check_shapes(picture: np.ndarray, layers: Mapping[str, np.ndarray], regions: Regions) -> None:
+    expected = (len(regions), *picture.shape)
+    for name, layer in layers.items():
+        if layer.shape != expected:
+            raise ValueError(f"{name} has shape {layer.shape}; the image asks for {expected}")
+
+
+def _dice_line(prediction: np.ndarray, truth: np.ndarray, regions: Mapping[str, Any]) -> str:
+    counts = voxel_counts(torch.from_numpy(prediction), torch.from_numpy(truth)).tolist()
+    values = [
+        f"{name} {dice_from_counts(2 * both, predicted + true):.3f}"
+        for name, (both, predicted, true) in zip(regions, counts, strict=True)
+    ]
+    lines = [values[start : start + 3] for start in range(0, len(values), 3)]
+    return "Dice " + "\n".join("  ".join(line) for line in lines)
+
+
+def _canvas(
+    shape: tuple[int, ...], spacing: tuple[float, ...], heads: list[str], title: str | None
+) -> tuple[Figure, np.ndarray]:
+    """Lay out one row per plane, as high as the plane is in mm, and one column per head."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    extent = tuple(size * mm for size, mm in zip(shape, spacing, strict=True))
+    heights, widths = zip(*(plane.of(extent) for plane in PLANES), strict=True)
+    inches_per_mm = COLUMN_INCHES / max(widths)
+    rows = [height * inches_per_mm for height in heights]
+    top = 0.3 + 0.18 * max(head.count("\n") for head in heads) + (0.3 if title else 0.0)
+    left, bottom, gap = 0.3, 0.4, 0.05
+    width = left + len(heads) * (COLUMN_INCHES + gap)
+    height = top + sum(rows) + gap * (len(rows) - 1) + bottom
+    figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
+    FigureCanvasAgg(figure)
+    places = {
+        "height_ratios": rows,
+        "left": left / width,
+        "right": 1 - gap / width,
+        "bottom": bottom / height,
+        "top": 1 - top / height,
+        "wspace": gap / COLUMN_INCHES,
+        "hspace": gap * len(rows) / sum(rows),
+    }
+    axes = figure.subplots(len(PLANES), len(heads), gridspec_kw=places, squeeze=False)
+    for axis, head in zip(axes[0], heads, strict=True):
+        axis.set_title(head, color="white", fontsize=10)
+    for axis, plane in zip(axes[:, 0], PLANES, strict=True):
+        middle = axis.get_position().y0 + axis.get_position().height / 2
+        figure.text(
+            0.06 / width, middle, plane.name, color="white", fontsize=9, rotation=90, va="center"
+        )
+    if title:
+        figure.suptitle(title, color="white", fontsize=12, y=1 - 0.08 / height, va="top")
+    return figure, axes
+
+
+def _draw_planes(
+    axes: np.ndarray,
+    picture: np.ndarray,
+    layers: Mapping[str, np.ndarray],
+    regions: Regions,
+    spacing: tuple[float, ...],
+    sides: bool,
+) -> None:
+    guide = next((layer for layer in layers.values() if layer.any()), np.zeros((1, *picture.shape)))
+    at = busiest_slices(guide)
+    low, high = (
+        np.percentile(picture[picture != picture.flat[0]], (1, 99.5))
+        if np.ptp(picture)
+        else (0.0, 1.0)
+    )
+    for row, plane in zip(axes, PLANES, strict=True):
+        rows_mm, columns_mm = plane.of(spacing)
+        for axis, layer in zip(row, (None, *layers.values()), strict=True):
+            grey = plane.cut(picture, at[plane.axis])
+            style = {"origin": plane.origin, "aspect": rows_mm / columns_mm}
+            axis.imshow(grey, cmap="gray", interpolation="bilinear", vmin=low, vmax=high, **style)
+            if layer is not None:
+                draw_regions(axis, plane.cut(layer, at[plane.axis]), regions, style)
+            _dress(axis, plane, sides)
+
+
+def _window(picture: np.ndarray) -> tuple[float, float]:
+    """Return the grey values shown as black and white, outliers and the border left out."""
+    inside = picture[picture != picture.flat[0]]
+    low, high = np.percentile(inside, (1, 99.5)) if inside.size else (0.0, 1.0)
+    return float(low), float(high)
+
+
+def _dress(axis: Axes, plane: Plane, sides: bool) -> None:
+    from matplotlib.patheffects import withStroke
+
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_facecolor(BACKGROUND)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    if sides:
+        outline = [withStroke(linewidth=2, foreground=BACKGROUND)]
+        for letter, x, align in zip(plane.sides, (0.02, 0.98), ("left", "right"), strict=True):
+            text = axis.text(x, 0.98, letter, color="white", fontsize=9, ha=align, va="top")
+            text.set(transform=axis.transAxes, path_effects=outline)

@@ -1,0 +1,174 @@
+"""The handler behind a bundle's evaluation: measures every case, writes the report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Events
+from monai.data import MetaTensor
+from monai.utils import CommonKeys, ImageMetaKey
+
+from lora_ext.data.regions import Regions
+from lora_ext.data.task import case_name
+from lora_ext.evaluation.figures import overlay_figure, save_figure
+from lora_ext.evaluation.metrics import CaseMetrics, case_metrics
+from lora_ext.evaluation.tables import text_table, write_csv, write_json
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+
+logger = logging.getLogger("lora_ext")
+
+
+class CaseReport:
+    """Ignite handler that measures each evaluated case and writes the report at the end.
+
+    It reads `engine.state.output`, a list of one dictionary per case (decollated): `pred` and
+    `label`, binary (R, H, W, D) on the same grid, the label a `MetaTensor` that knows its
+    spacing; `case` (the name) where there is one, else the name of the label's file; and `image`
+    (C, H, W, D) for the figures. In `output_dir` it writes
+
+    - `cases.csv`: one row per case and region,
+    - `metrics.json`: the summary, every case and the rule for empty regions,
+    - `figures/<case>.png`: image, truth and prediction, where the image has the label's grid,
+
+    and logs a table. With several ranks, cases are gathered and rank 0 writes; a case that a
+    distributed sampler gave to two ranks counts once.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        regions: Regions,
+        *,
+        figures: bool = True,
+        channel: int = 0,
+        channel_names: Sequence[str] | None = None,
+    ) -> None:
+        """Set up the report; nothing is written before the first case.
+
+        Args:
+            output_dir: folder of the report; made when it does not exist.
+            regions: region name -> labels, in the order of the masks' channels.
+            figures: draw one figure per case.
+            channel: index of the image channel that is drawn.
+            channel_names: the image channels' names, for the figure.
+        """
+        self.output_dir = Path(output_dir)
+        self.regions = dict(regions)
+        self.figures = figures
+        self.channel = channel
+        self.channel_names = channel_names
+        self._measured: dict[str, CaseMetrics] = {}
+        self._told_grid = False
+
+    def attach(self, engine: Engine) -> None:
+        """Register on `engine`: measure after each iteration, write when the run is complete.
+
+        Args:
+            engine: an evaluator.
+        """
+        engine.add_event_handler(Events.STARTED, self.reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.measure)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def reset(self, engine: Engine | None = None) -> None:
+        """Forget the cases of an earlier run."""
+        self._measured = {}
+
+    def measure(self, engine: Engine) -> None:
+        """Measure the cases of this iteration.
+
+        Args:
+            engine: the evaluator; its `state.output` is read.
+
+        Raises:
+            ValueError: the output is not a list of dictionaries with `pred` and `label`, or a
+                case's masks do not fit the regions.
+        """
+        output = engine.state.output
+        if not isinstance(output, list):
+            raise ValueError(
+                f"CaseReport: the engine's output is a {type(output).__name__}; "
+                "it must be a decollated list of dictionaries (decollate=True)"
+            )
+        for item in output:
+            self._measure_one(item)
+
+    def write(self, engine: Engine | None = None) -> None:
+        """Gather the cases of all ranks; on rank 0 write `cases.csv`, `metrics.json`, the log.
+
+        Raises:
+            ValueError: no case was evaluated.
+        """
+        gathered: dict[str, CaseMetrics] = {}
+        for measured in idist.all_gather(self._measured):  # type: ignore[union-attr]
+            gathered.update(measured)  # type: ignore[arg-type]
+        if idist.get_rank() != 0:
+            return
+        cases = sorted(gathered.values(), key=lambda case: case.case)
+        if not cases:
+            raise ValueError(f"{self.output_dir}: no case was evaluated; at least 1 is needed")
+        write_csv(self.output_dir / "cases.csv", cases)
+        write_json(self.output_dir / "metrics.json", cases, self.regions)
+        logger.info("%d cases, report in %s\n%s", len(cases), self.output_dir, text_table(cases))
+
+    def _measure_one(self, item: Mapping[str, Any]) -> None:
+        missing = [key for key in (CommonKeys.PRED, CommonKeys.LABEL) if key not in item]
+        if missing:
+            raise ValueError(
+                f"CaseReport: the engine's output has {sorted(item)}; {str(missing[0])!r} is needed"
+            )
+        label = item[CommonKeys.LABEL]
+        # The file tells two cases of the same name apart.
+        source = _source(item)
+        number = f"case_{idist.get_rank()}_{len(self._measured):04d}"
+        case = str(item.get("case") or (case_name(source) if source else number))
+        if not isinstance(label, MetaTensor):
+            raise ValueError(f"{case}: the label is a plain tensor; a MetaTensor tells the spacing")
+        self._measured[source or case] = case_metrics(
+            item[CommonKeys.PRED], label, label.pixdim.tolist(), self.regions, case=case
+        )
+        if self.figures and CommonKeys.IMAGE in item:
+            self._draw(case, item[CommonKeys.IMAGE], label, item[CommonKeys.PRED])
+
+    def _draw(
+        self, case: str, image: torch.Tensor, label: MetaTensor, prediction: torch.Tensor
+    ) -> None:
+        if image.shape[1:] != label.shape[1:]:
+            if not self._told_grid:
+                logger.info(
+                    "no figure for %s and cases like it: the image has %s voxels, the label %s",
+                    *(case, tuple(image.shape[1:]), tuple(label.shape[1:])),
+                )
+            self._told_grid = True
+            return
+        figure = overlay_figure(
+            *(image, label, prediction, self.regions),
+            affine=label.affine.cpu().numpy(),
+            title=case,
+            channel=self.channel,
+            channel_names=self.channel_names,
+        )
+        save_figure(figure, self.output_dir / "figures" / f"{_file_name(case)}.png")
+
+
+def _source(item: Mapping[str, Any]) -> str:
+    """Return the file the case was read from, empty when unknown."""
+    for key in (CommonKeys.LABEL, CommonKeys.IMAGE):
+        meta = getattr(item.get(key), "meta", {})
+        if meta.get(ImageMetaKey.FILENAME_OR_OBJ):
+            return str(meta[ImageMetaKey.FILENAME_OR_OBJ])
+    return ""
+
+
+def _file_name(case: str) -> str:
+    """Return the case's name without what would lead out of the figures' folder."""
+    return re.sub(r"[^\w.-]+", "_", case).lstrip(".") or "case"

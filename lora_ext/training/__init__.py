@@ -1,0 +1,9 @@
+"""Training: the loss and the handlers that a bundle's ``train.json`` names."""
+
+from lora_ext.training.best import BestModel
+from lora_ext.training.loss import RegionDiceCELoss
+from lora_ext.training.panels import OverlayPanels
+from lora_ext.training.progress import TrainingLog
+from lora_ext.training.resume import LastCheckpoint
+
+__all__ = ["BestModel", "LastCheckpoint", "OverlayPanels", "RegionDiceCELoss", "TrainingLog"]

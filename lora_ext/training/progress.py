@@ -1,0 +1,103 @@
+"""What a training run says in the console: a bar per epoch, then the loss and the Dice."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from torch.optim import Optimizer
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingLog:
+    """A progress bar with the loss, a line per epoch, and Dice per region after validation.
+
+    A loss that is not finite ends the run with an error, since nothing useful can follow.
+
+    Args:
+        validator: the evaluator that the trainer runs.
+        regions: names of the regions, as the evaluator's metrics are named.
+        optimizer: to show the learning rate.
+        key_metric: name of the metric that decides which model is kept.
+    """
+
+    def __init__(
+        self,
+        validator: Engine,
+        regions: Sequence[str],
+        optimizer: Optimizer,
+        key_metric: str = "val_pooled_dice",
+    ) -> None:
+        self.validator = validator
+        self.regions = list(regions)
+        self.optimizer = optimizer
+        self.key_metric = key_metric
+        self.losses: list[float] = []
+        self.started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a MONAI trainer and to its validator."""
+        # disable=None: tqdm draws its bar on a terminal and keeps quiet in a log file.
+        ProgressBar(desc="training", disable=None).attach(
+            engine, output_transform=lambda output: {"loss": _loss(output)}
+        )
+        engine.add_event_handler(Events.STARTED, self._announce)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._check_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
+        ProgressBar(desc="validation", disable=None).attach(self.validator)
+        self.validator.add_event_handler(Events.COMPLETED, self._end_validation, engine)
+
+    def _announce(self, engine: Engine) -> None:
+        if engine.state.epoch >= engine.state.max_epochs:
+            logger.info("all %d epochs are done already", engine.state.max_epochs)
+
+    def _begin_epoch(self, engine: Engine) -> None:
+        self.losses, self.started = [], time.perf_counter()
+
+    def _check_loss(self, engine: Engine) -> None:
+        loss = _loss(engine.state.output)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} in epoch {engine.state.epoch}, iteration "
+                f"{engine.state.iteration}; lower --learning_rate (now "
+                f"{self.optimizer.param_groups[0]['lr']:.2g})"
+            )
+        self.losses.append(loss)
+
+    def _end_epoch(self, engine: Engine) -> None:
+        logger.info(
+            "epoch %d/%d: loss %.4f, learning rate %.2g, %.1f s",
+            engine.state.epoch,
+            engine.state.max_epochs,
+            sum(self.losses) / max(len(self.losses), 1),
+            self.optimizer.param_groups[0]["lr"],
+            time.perf_counter() - self.started,
+        )
+
+    def _end_validation(self, validator: Engine, trainer: Engine) -> None:
+        metrics, state = validator.state.metrics, validator.state
+        regions = [metrics[name] for name in self.regions]
+        logger.info(
+            "epoch %d/%d: validation pooled_dice %.4f (best %.4f in epoch %d), mean_dice %.4f, %s",
+            trainer.state.epoch,
+            trainer.state.max_epochs,
+            metrics[self.key_metric],
+            state.best_metric,
+            state.best_metric_epoch,
+            sum(regions) / len(regions),
+            " ".join(
+                f"{name} {dice:.4f}" for name, dice in zip(self.regions, regions, strict=True)
+            ),
+        )
+
+
+def _loss(output: Sequence[dict] | dict) -> float:
+    """The loss out of a trainer's output, decollated or not."""
+    item = output[0] if isinstance(output, Sequence) else output
+    return float(item["loss"])

@@ -1,0 +1,225 @@
+"""UNETR for multi-channel images on a shared single-channel ViT (paper section 2, figure 1).
+
+    image (B, C, H, W, D)
+      |-- ChannelEncoder: each channel on its own, shared weights, own adapters
+      |       4 taps (B, C, N, hidden)
+      |-- ChannelFusion:  concatenate the C latents on the feature axis, one Linear per tap
+      |       4 taps (B, N, hidden)
+      `-- UNETRDecoder:   MONAI UNETR's convolutional blocks; its first skip sees the raw image
+              logits (B, regions, H, W, D), one sigmoid map per region
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
+from torch import Tensor, nn
+
+from lora_ext.encoder import PATCH_SIZE, ChannelEncoder
+from lora_ext.lora import add_channel_lora
+from lora_ext.regimes import apply_regime, get_regime
+
+
+class ChannelFusion(nn.Module):
+    """Reduce the C latents of every tap to one: one ``Linear(C * hidden -> hidden)`` per tap.
+
+    Args:
+        channels: number of image channels C.
+        hidden_size: width of a token.
+    """
+
+    def __init__(self, channels: int, hidden_size: int) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(
+            nn.Linear(channels * hidden_size, hidden_size) for _ in range(4)
+        )
+
+    def forward(self, taps: list[Tensor]) -> list[Tensor]:
+        """Fuse four taps of shape (B, C, N, hidden) to four of shape (B, N, hidden)."""
+        fused: list[Tensor] = []
+        for index, linear in enumerate(self.linears):  # the form of loop that TorchScript takes
+            fused.append(linear(taps[index].transpose(1, 2).flatten(2)))
+        return fused
+
+
+class UNETRDecoder(nn.Module):
+    """MONAI UNETR's decoder (Hatamizadeh et al. 2021): its blocks, names and wiring.
+
+    Args:
+        in_channels: channels C of the raw image, for the first skip.
+        out_channels: number of regions.
+        img_size: size of the image in voxels.
+        feature_size: channels of the finest convolutional level.
+        hidden_size: width of a token.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        img_size: Sequence[int],
+        feature_size: int,
+        hidden_size: int,
+    ) -> None:
+        super().__init__()
+        self.grid = [size // PATCH_SIZE for size in img_size]
+        self.encoder1 = UnetrBasicBlock(
+            3, in_channels, feature_size, kernel_size=3, stride=1, norm_name="instance",
+            res_block=True,
+        )  # fmt: skip
+        self.encoder2 = _lift(hidden_size, 2 * feature_size, 2)
+        self.encoder3 = _lift(hidden_size, 4 * feature_size, 1)
+        self.encoder4 = _lift(hidden_size, 8 * feature_size, 0)
+        self.decoder5 = _merge(hidden_size, 8 * feature_size)
+        self.decoder4 = _merge(8 * feature_size, 4 * feature_size)
+        self.decoder3 = _merge(4 * feature_size, 2 * feature_size)
+        self.decoder2 = _merge(2 * feature_size, feature_size)
+        self.out = UnetOutBlock(3, feature_size, out_channels)
+
+    def forward(self, image: Tensor, taps: list[Tensor]) -> Tensor:
+        """Decode four fused taps (B, N, hidden) and the image (B, C, H, W, D) to logits."""
+        coarse = self.decoder5(self._volume(taps[3]), self.encoder4(self._volume(taps[2])))
+        middle = self.decoder4(coarse, self.encoder3(self._volume(taps[1])))
+        fine = self.decoder3(middle, self.encoder2(self._volume(taps[0])))
+        return self.out(self.decoder2(fine, self.encoder1(image)))
+
+    def _volume(self, tokens: Tensor) -> Tensor:
+        """(B, N, hidden) -> (B, hidden, H / 16, W / 16, D / 16)."""
+        return tokens.transpose(1, 2).reshape([tokens.shape[0], -1] + self.grid)  # noqa: RUF005
+
+
+def _lift(hidden_size: int, out_channels: int, num_layer: int) -> UnetrPrUpBlock:
+    return UnetrPrUpBlock(
+        3, hidden_size, out_channels, num_layer=num_layer, kernel_size=3, stride=1,
+        upsample_kernel_size=2, norm_name="instance", conv_block=True, res_block=True,
+    )  # fmt: skip
+
+
+def _merge(in_channels: int, out_channels: int) -> UnetrUpBlock:
+    return UnetrUpBlock(
+        3, in_channels, out_channels, kernel_size=3, upsample_kernel_size=2,
+        norm_name="instance", res_block=True,
+    )  # fmt: skip
+
+
+class ChannelLoRAUNETR(nn.Module):
+    """UNETR with one shared single-channel ViT, channel-wise LoRA adapters and channel fusion.
+
+    One class for the paper's regimes (section 2.3): `regime` decides what is trained and whether
+    there are adapters. Weights start at random; `lora_ext.load_encoder` brings in a pre-trained
+    ViT.
+
+    Args:
+        in_channels: number of image channels C.
+        out_channels: number of regions, one sigmoid map each.
+        img_size: input size in voxels, three multiples of 16.
+        regime: ``baseline``, ``finetune``, ``frozen`` or ``lora``.
+        lora_rank: rank r of every adapter; used by ``lora`` alone, as are the next two.
+        lora_alpha: adapters are scaled by ``lora_alpha / sqrt(lora_rank)``; a constant, so that
+            the scale does not grow with the rank.
+        lora_targets: linear layers of every transformer block that get adapters, out of ``qkv``,
+            ``out_proj``, ``linear1``, ``linear2``. The default gives the paper's Table 2.
+        modality_dropout: probability of hiding each channel of each image during training; at
+            least one channel always stays.
+        feature_size: channels of the finest decoder level.
+        hidden_size: width of a token.
+        mlp_dim: width of a block's MLP.
+        num_layers: number of transformer blocks.
+        num_heads: attention heads per block.
+        modalities: names of the image channels, for `ChannelEncoder.channels`; by default
+            ``channel0``, ``channel1``, ...
+
+    Attributes:
+        config: the constructor's arguments, as JSON can hold them.
+
+    Raises:
+        ValueError: for an unknown regime or target, sizes that do not fit, a number of names
+            other than `in_channels`, or a `modality_dropout` outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        img_size: Sequence[int] = (128, 128, 48),
+        *,
+        regime: str = "lora",
+        lora_rank: int = 32,
+        lora_alpha: float = 8.0,
+        lora_targets: Sequence[str] = ("out_proj", "linear1"),
+        modality_dropout: float = 0.0,
+        feature_size: int = 64,
+        hidden_size: int = 768,
+        mlp_dim: int = 3072,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        modalities: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        names = tuple(modalities or (f"channel{c}" for c in range(in_channels)))
+        if len(names) != in_channels or out_channels < 1:
+            raise ValueError(
+                f"in_channels={in_channels} needs as many modalities, and out_channels at least 1; "
+                f"got modalities={list(names)}, out_channels={out_channels}"
+            )
+        if not 0.0 <= modality_dropout < 1.0:
+            raise ValueError(f"modality_dropout must be in [0, 1); got {modality_dropout}")
+        self.regime = regime
+        self.config = {
+            "in_channels": in_channels, "out_channels": out_channels, "img_size": list(img_size),
+            "regime": regime, "lora_rank": lora_rank, "lora_alpha": lora_alpha,
+            "lora_targets": list(lora_targets), "modality_dropout": modality_dropout,
+            "feature_size": feature_size, "hidden_size": hidden_size, "mlp_dim": mlp_dim,
+            "num_layers": num_layers, "num_heads": num_heads, "modalities": list(names),
+        }  # fmt: skip
+        self.modality_dropout = modality_dropout
+        self.encoder = ChannelEncoder(
+            names, img_size, hidden_size=hidden_size, mlp_dim=mlp_dim, num_layers=num_layers,
+            num_heads=num_heads,
+        )  # fmt: skip
+        if get_regime(regime).adapters:
+            targets = tuple(lora_targets)
+            add_channel_lora(self.encoder.blocks, targets, in_channels, lora_rank, lora_alpha)
+        self.fusion = ChannelFusion(in_channels, hidden_size)
+        self.decoder = UNETRDecoder(in_channels, out_channels, img_size, feature_size, hidden_size)
+        apply_regime(self, regime)
+
+    def forward(self, x: Tensor, present: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
+        """Segment a multi-channel image.
+
+        Args:
+            x: image, shape (B, C, H, W, D), of the size given at construction.
+            present: optional mask of shape (B, C), true where an image has that channel. A channel
+                that is absent is hidden from the fusion and from the raw skip, and the latents of
+                the others are scaled by C / (number present), so that their sum keeps its size.
+
+        Returns:
+            Logits of shape (B, out_channels, H, W, D).
+        """
+        if present is None and self.training and self.modality_dropout > 0:
+            present = self._draw_present(x)
+        taps = self.encoder(x)
+        if present is not None:
+            keep = present.to(x.dtype)
+            weight = keep * (keep.shape[1] / keep.sum(dim=1, keepdim=True))
+            taps = [tap * weight[:, :, None, None].to(tap.dtype) for tap in taps]
+            x = x * keep[:, :, None, None, None]
+        return self.decoder(x, self.fusion(taps))
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The parameters that this network's regime trains, for an optimizer."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def _draw_present(self, x: Tensor) -> Tensor:
+        """Draw which channels (B, C) stay; a draw that hides every channel keeps a random one."""
+        shape = [x.shape[0], x.shape[1]]
+        present = torch.rand(shape, device=x.device) >= self.modality_dropout
+        fallback = torch.rand(shape, device=x.device).argmax(dim=1)
+        fallback = nn.functional.one_hot(fallback, x.shape[1]).to(torch.bool)
+        return torch.where(present.any(dim=1, keepdim=True), present, fallback)
+
+
+__all__ = ["ChannelFusion", "ChannelLoRAUNETR", "UNETRDecoder"]

@@ -1,0 +1,15 @@
+"""Weights in and out: pre-trained encoders, adapter files, whole models."""
+
+from lora_ext.weights.adapters import load_adapter, save_adapter
+from lora_ext.weights.encoders import EncoderReport, load_encoder, start_encoder
+from lora_ext.weights.models import load_model, save_model
+
+__all__ = [
+    "EncoderReport",
+    "load_adapter",
+    "load_encoder",
+    "load_model",
+    "save_adapter",
+    "save_model",
+    "start_encoder",
+]

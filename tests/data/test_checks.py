@@ -1,0 +1,250 @@
+"""Checks before training: every bad file is named, and a file that passed is not read again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from lora_ext.data import checks
+from lora_ext.data.checks import check_cases
+
+NAMES = ("FLAIR", "t1gd")
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+SHAPE = (6, 5, 4)
+
+
+def save(path, voxels, affine=LPS):
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return str(path)
+
+
+def image(channels=2):
+    shape = (*SHAPE, channels) if channels else SHAPE
+    return np.random.default_rng(0).random(shape, dtype=np.float32)
+
+
+def label(value=1):
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[1, 2, 3] = value
+    return voxels
+
+
+@pytest.fixture
+def item(tmp_path):
+    return {
+        "case": "a",
+        "image": save(tmp_path / "a.nii.gz", image()),
+        "label": save(tmp_path / "a_label.nii.gz", label()),
+        "channels": [0],
+    }
+
+
+def check(*items, names=NAMES, values=(0, 1, 2), record=None):
+    check_cases(items, channel_names=names, label_values=values, record=record)
+
+
+def test_good_cases_pass_with_and_without_a_label_and_with_a_single_3d_channel(item, tmp_path):
+    check(item, {"case": "b", "image": item["image"]})
+    check({"image": save(tmp_path / "c.nii.gz", image(0))}, names=("T2",))
+    files = [save(tmp_path / f"d_{name}.nii.gz", image(0)) for name in NAMES]
+    check({"case": "d", "image": files, "label": item["label"]})
+
+
+def test_a_missing_file_is_named(item):
+    for key in ("label", "image"):
+        os.unlink(item[key])
+        with pytest.raises(ValueError, match=f"{item[key]}: found no such file; case a"):
+            check(item)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        (".nii.gz", lambda data: data[: len(data) // 2]),
+        (".nii.gz", lambda data: data[:40]),
+        (".nii.gz", lambda data: b""),
+        (".nii.gz", lambda data: b"not a gzip file" * 99),
+        (".nii.gz", lambda data: data[:300] + bytes([data[300] ^ 255]) + data[301:]),
+        (".nii", lambda data: data[: len(data) // 2]),
+        (".nii", lambda data: data[:100]),
+    ],
+)
+def test_a_damaged_file_is_named_and_called_damaged(tmp_path, suffix, damage):
+    path = tmp_path / f"a{suffix}"
+    save(path, image())
+    path.write_bytes(damage(path.read_bytes()))
+    words = rf"^{re.escape(str(path))}: found a damaged or truncated file \([^\n]*$"
+    with pytest.raises(ValueError, match=words):
+        check({"case": "a", "image": str(path)})
+
+
+@pytest.mark.parametrize(("channels", "found"), [(3, 3), (1, 1), (0, 1)])
+def test_another_number_of_channels_is_named_with_the_channels_allowed(tmp_path, channels, found):
+    path = save(tmp_path / "a.nii.gz", image(channels))
+    with pytest.raises(ValueError, match=rf"found {found} channels; allowed are 2 \(FLAIR, t1gd\)"):
+        check({"case": "a", "image": path})
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"),
+    [
+        ((6, 5), np.float32, "allowed are 3 dimensions, or 4"),
+        ((6, 5, 4, 1, 2), np.float32, "allowed are 3 dimensions, or 4"),
+        ((6, 5, 4, 2), np.complex64, "voxels of type complex64; allowed are real"),
+    ],
+)
+def test_only_volumes_of_real_numbers_are_allowed(tmp_path, shape, dtype, words):
+    path = save(tmp_path / "a.nii.gz", np.zeros(shape, dtype))
+    with pytest.raises(ValueError, match=words):
+        check({"case": "a", "image": path})
+
+
+def test_non_finite_voxels_are_counted_by_channel(tmp_path):
+    voxels = image()
+    voxels[0, 0, :3, 1] = (np.nan, np.inf, -np.inf)
+    path = save(tmp_path / "a.nii.gz", voxels)
+    words = r"found non-finite voxels, 3 in channel 1 \(t1gd\); all must be finite"
+    with pytest.raises(ValueError, match=words):
+        check({"case": "a", "image": path})
+
+
+def test_a_non_finite_voxel_in_a_channel_file_names_that_file(tmp_path):
+    bad = image(0)
+    bad[0, 0, 0] = np.nan
+    files = [save(tmp_path / "FLAIR.nii.gz", image(0)), save(tmp_path / "t1gd.nii.gz", bad)]
+    with pytest.raises(ValueError, match=r"t1gd\.nii\.gz: .* 1 in channel 0 \(t1gd\)"):
+        check({"case": "a", "image": files})
+
+
+@pytest.mark.parametrize(
+    ("voxels", "affine", "words"),
+    [
+        (label()[:-1], LPS, r"found the shape \(5, 5, 4\); .*\(6, 5, 4\)"),
+        (label(), np.diag([1.0, -1.0, 1.0, 1.0]), "found the affine"),
+    ],
+)
+def test_a_label_on_another_grid_than_its_image_is_refused(item, tmp_path, voxels, affine, words):
+    item["label"] = save(tmp_path / "a_label.nii.gz", voxels, affine)
+    with pytest.raises(ValueError, match=words):
+        check(item)
+
+
+def test_an_image_and_a_label_may_differ_in_affine_by_a_micrometre_only(item, tmp_path):
+    item["label"] = save(tmp_path / "a_label.nii.gz", label(), LPS + 0.0005 * np.eye(4, k=3))
+    check(item)
+    item["label"] = save(tmp_path / "a_label.nii.gz", label(), LPS + 0.01 * np.eye(4, k=3))
+    with pytest.raises(ValueError, match=r"a_label\.nii\.gz: found the affine .*0\.0099"):
+        check(item)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "affine", "words"),
+    [(image(0)[1:], LPS, "found the shape"), (image(0), np.eye(4), "found the affine")],
+)
+def test_channel_files_of_one_case_must_share_a_grid(tmp_path, voxels, affine, words):
+    first = save(tmp_path / "a_FLAIR.nii.gz", image(0))
+    files = [first, save(tmp_path / "a_t1gd.nii.gz", voxels, affine)]
+    with pytest.raises(ValueError, match=rf"a_t1gd\.nii\.gz: {words} .*a_FLAIR\.nii\.gz"):
+        check({"case": "a", "image": files})
+    with pytest.raises(ValueError, match="found 3 files for case a; allowed are 2"):
+        check({"case": "a", "image": [first] * 3})
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(4.0, "values 4;"), (1.5, "values 1.5;"), (np.nan, "nan;"), (-1.0, "-1;")]
+)
+def test_label_values_outside_the_map_are_listed(item, tmp_path, value, words):
+    voxels = label().astype(np.float32)
+    voxels[0, 0, 0] = value
+    item["label"] = save(tmp_path / "a_label.nii.gz", voxels)
+    with pytest.raises(ValueError, match=rf"{words} allowed are 0, 1, 2$"):
+        check(item)
+
+
+def test_without_a_label_map_any_integer_is_a_label(item, tmp_path):
+    item["label"] = save(tmp_path / "a_label.nii.gz", label(9))
+    check(item, values=None)
+    item["label"] = save(tmp_path / "a_label.nii.gz", label() * np.float32(0.5))
+    with pytest.raises(ValueError, match=r"values 0\.5; allowed are integers"):
+        check(item, values=None)
+
+
+def test_the_first_bad_case_by_name_is_the_one_reported(tmp_path):
+    items = [{"image": save(tmp_path / f"{name}.nii.gz", image(3))} for name in "cab"]
+    with pytest.raises(ValueError, match=r"a\.nii\.gz"):
+        check(*items)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    seen = []
+    voxels = checks._voxels
+    monkeypatch.setattr(
+        checks, "_voxels", lambda image: (seen.append(checks._path(image)), voxels(image))[1]
+    )
+    return seen
+
+
+def test_a_recorded_case_is_not_read_again(item, tmp_path, reads):
+    record = tmp_path / "run" / "checked.json"
+    check(item, record=record)
+    assert sorted(reads) == [item["image"], item["label"]]
+    reads.clear()
+    check(item, record=record)
+    assert reads == []
+    assert os.listdir(record.parent) == ["checked.json"]
+    check(item)
+    assert len(reads) == 2
+
+
+def test_a_changed_file_is_checked_again(item, tmp_path):
+    record = tmp_path / "checked.json"
+    item["label"] = save(tmp_path / "a_label.nii", label())
+    check(item, record=record)
+    stat = os.stat(item["label"])
+    save(item["label"], label(7))  # of the same size
+    os.utime(item["label"], ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    with pytest.raises(ValueError, match="label values 7"):
+        check(item, record=record)
+
+
+def test_other_allowed_values_or_channels_are_checked_again(item, tmp_path):
+    record = tmp_path / "checked.json"
+    check(item, record=record)
+    with pytest.raises(ValueError, match=r"label values 1; allowed are 0$"):
+        check(item, values=[0], record=record)
+    with pytest.raises(ValueError, match="channels; allowed are 1"):
+        check(item, names=["T2"], record=record)
+
+
+def test_a_case_that_failed_is_not_recorded_but_those_before_it_are(item, tmp_path):
+    record = tmp_path / "checked.json"
+    bad = {"case": "b", "image": save(tmp_path / "b.nii.gz", image(3))}
+    with pytest.raises(ValueError, match="found 3 channels"):
+        check(item, bad, record=record)
+    assert list(json.loads(record.read_text())["passed"].values()) == [item["image"]]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"passed": 3}', "\udcff"])
+def test_a_broken_record_is_ignored_and_replaced(item, tmp_path, reads, content):
+    record = tmp_path / "checked.json"
+    record.write_bytes(content.encode(errors="surrogateescape"))
+    check(item, record=record)
+    check(item, record=record)
+    assert len(reads) == 2
+
+
+def test_a_record_that_cannot_be_written_does_not_stop_the_run(item, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    check(item, record=tmp_path / "file" / "checked.json")
+    assert "could not be recorded" in caplog.text
+
+
+def test_nothing_is_printed_where_stderr_is_no_terminal(tmp_path, capsys):
+    check(*({"image": save(tmp_path / f"{i}.nii", image())} for i in range(9)))
+    assert capsys.readouterr() == ("", "")
