@@ -94,8 +94,6 @@ def test_modality_dropout_never_hides_every_channel(small_network):
     assert not present.all(dim=1).all()
 
 
-# torch deprecates scripting; MONAI's ckpt_export still does it, so it has to work
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_scripted_network_gives_the_same_output(small_network, wake_adapters):
     network = wake_adapters(small_network()).eval()
     x = torch.randn(1, 2, 32, 32, 16)

@@ -22,6 +22,7 @@ from nibabel.spatialimages import HeaderDataError
 from tqdm import tqdm
 
 from lora_ext.data.task import case_name
+from lora_ext.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ def check_cases(
         signature = _signature(item, names, values)
         if signature not in passed:
             pending[signature] = item
-    logger.info("reading %d cases to check them", len(pending))
+    if pending:
+        logger.info("reading %d cases to check them", len(pending))
     try:
         with ThreadPoolExecutor(_THREADS) as pool:
             checks = pool.map(lambda item: _check_case(item, names, values), pending.values())
@@ -237,11 +239,8 @@ def _read_record(record: str | os.PathLike[str] | None) -> dict[str, str]:
 def _write_record(record: str | os.PathLike[str] | None, passed: dict[str, str]) -> None:
     if not record:
         return
-    path = Path(record)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"passed": passed}, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        with whole_file(record) as draft:
+            draft.write_text(json.dumps({"passed": passed}, indent=1), encoding="utf-8")
     except OSError as error:
-        logger.warning("%s: the checked cases could not be recorded (%s)", path, error)
+        logger.warning("%s: the checked cases could not be recorded (%s)", record, error)

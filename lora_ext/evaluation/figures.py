@@ -84,10 +84,8 @@ def overlay_figure(
     picture = to_lps(picture[None], grid)[0]
     layers = {name: to_lps(layer, grid) for name, layer in layers.items()}
     box = filled_box(picture, np.concatenate(list(layers.values())))
-    picture, layers = (
-        picture[box],
-        {name: layer[(slice(None), *box)] for name, layer in layers.items()},
-    )
+    picture, every = picture[box], (slice(None), *box)
+    layers = {name: layer[every] for name, layer in layers.items()}
     figure, axes = _canvas(picture.shape, lps_spacing(grid), list(heads.values()), title)
     _draw_planes(axes, picture, layers, regions, lps_spacing(grid), affine is not None)
     draw_legend(figure, list(regions))

@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 
 from ignite.engine import Engine, Events
+from monai.handlers import TensorBoardHandler
 
 from lora_ext.evaluation.figures import overlay_figure
 
 
-class OverlayPanels:
+class OverlayPanels(TensorBoardHandler):
     """After each validation, one figure of the last case in TensorBoard.
 
     Args:
@@ -27,7 +28,7 @@ class OverlayPanels:
         modalities: Sequence[str],
         interval: int = 1,
     ) -> None:
-        self.log_dir = os.fspath(log_dir)
+        super().__init__(log_dir=os.fspath(log_dir))
         self.regions = regions
         self.modalities = list(modalities)
         self.interval = interval
@@ -42,8 +43,6 @@ class OverlayPanels:
         self.seen += 1
         if (self.seen - 1) % self.interval:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         item = engine.state.output[0]
         figure = overlay_figure(
             item["image"].cpu(),
@@ -53,5 +52,5 @@ class OverlayPanels:
             title=f"{item.get('case', 'case')}, epoch {engine.state.epoch}",
             channel_names=self.modalities,
         )
-        with SummaryWriter(self.log_dir) as writer:
-            writer.add_figure("validation", figure, engine.state.epoch)
+        self._writer.add_figure("validation", figure, engine.state.epoch)
+        self._writer.flush()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FINAL_NORM = re.compile(r"^blocks\.\d+\.(weight|bias)$")
 POSITIONS = "patch_embedding.position_embeddings"
-MAY_BE_MISSING = ("norm.weight", "norm.bias")  # MONAI's masked auto-encoder has no final norm
+MAY_BE_MISSING = ("norm.weight", "norm.bias")  # an encoder may end without a final norm
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ def _strip_prefix(
         )
     prefix = prefixes[0]
     inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    # MONAI's masked auto-encoder keeps the final norm as one more entry of its blocks.
+    inside = {FINAL_NORM.sub(r"norm.\1", k): v for k, v in inside.items()}
     return inside, [k for k in tensors if not k.startswith(prefix)]
 
 
@@ -152,13 +156,14 @@ def _check_fit(
     missing: list[str],
     path: str | os.PathLike[str],
 ) -> None:
+    found, depth = (
+        len({k.split(".")[1] for k in keys if k.startswith("blocks.")}) for keys in (source, targets)
+    )
+    if found != depth:
+        raise ValueError(f"{path}: has {found} transformer blocks; the encoder has {depth}")
     lost = [k for k in missing if k not in MAY_BE_MISSING]
     if lost:
         raise ValueError(f"{path}: lacks {len(lost)} encoder weights, the first is {lost[0]!r}")
-    deeper = sorted({k.split(".")[1] for k in source if k.startswith("blocks.")}, key=int)
-    depth = sorted({k.split(".")[1] for k in targets if k.startswith("blocks.")}, key=int)
-    if len(deeper) > len(depth):
-        raise ValueError(f"{path}: has {len(deeper)} blocks; the encoder has {len(depth)}")
     for key, target in targets.items():
         if key in source and source[key].shape != target.shape:
             raise ValueError(

@@ -1,0 +1,23 @@
+import pytest
+
+from lora_ext.files import whole_file
+
+
+def test_file_appears_whole_and_its_folder_is_made(tmp_path):
+    target = tmp_path / "new" / "file.txt"
+    with whole_file(target) as draft:
+        draft.write_text("all of it")
+        assert not target.exists()
+        assert draft.suffixes == target.suffixes
+    assert target.read_text() == "all of it"
+    assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError, match="boom"), whole_file(target) as draft:
+        draft.write_text("half")
+        raise RuntimeError("boom")
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
