@@ -1,0 +1,67 @@
+"""The bundles from the command line, as a user runs them."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+SMALL = [
+    *("--roi_size", "[32,32,16]", "--feature_size", "4", "--hidden_size", "24", "--mlp_dim", "32"),
+    *("--num_layers", "2", "--num_heads", "2", "--num_workers", "0", "--sw_overlap", "0.0"),
+]
+SHORT = ["--epochs", "1", "--batch_size", "2", "--crops_per_case", "1"]
+
+
+def monai_bundle(*arguments, cwd):
+    """Run ``python -m monai.bundle``."""
+    command = [sys.executable, "-m", "monai.bundle", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.fixture
+def workplace(root, tmp_path, monkeypatch):
+    """A copy of one bundle in a folder of its own, so that no run writes into the repository."""
+    shutil.copytree(root / "bundles" / "brats_lora32", tmp_path / "bundles" / "brats_lora32")
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    return tmp_path
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["from_the_root", "from_another_folder"])
+def test_training_evaluating_and_inference(workplace, tmp_path_factory, tasks, inside):
+    cwd = workplace if inside else tmp_path_factory.mktemp("elsewhere")
+    bundle = workplace / "bundles" / "brats_lora32"
+    configs = "bundles/brats_lora32/configs" if inside else bundle / "configs"
+    data = ["--dataset_dir", tasks["brats"], *SMALL]
+
+    train = monai_bundle(
+        "run", "training", "--config_file", f"{configs}/train.json", *data, *SHORT, cwd=cwd
+    )
+    assert train.returncode == 0, train.stderr
+    assert "4 training cases, 1 validation cases" in train.stdout
+    assert "epoch 1/1: validation pooled_dice" in train.stdout
+    assert (bundle / "models" / "model.pt").is_file()
+    assert list((bundle / "eval").glob("events.*"))
+
+    files = f"['{configs}/train.json','{configs}/evaluate.json']"
+    evaluate = monai_bundle("run", "evaluating", "--config_file", files, *data, cwd=cwd)
+    assert evaluate.returncode == 0, evaluate.stderr
+    assert "pooled" in evaluate.stdout
+    assert (bundle / "eval" / "metrics.json").is_file()
+
+    infer = monai_bundle("run", "--config_file", f"{configs}/inference.json", *data, cwd=cwd)
+    assert infer.returncode == 0, infer.stderr
+    assert [p.name for p in (bundle / "eval" / "segmentations").iterdir()] == ["brats_0006.nii.gz"]
+
+
+def test_run_is_the_same_as_training_and_bad_input_is_one_sentence(workplace, tasks):
+    done = monai_bundle(
+        "run", "--config_file", "bundles/brats_lora32/configs/train.json",
+        "--dataset_dir", tasks["prostatex"], *SMALL, cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 1
+    sentence = done.stderr.splitlines()[-2]
+    assert sentence.startswith("error: ")
+    assert "FLAIR" in sentence
+    assert "ADC" in sentence
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,50 @@
+import sys
+
+import pytest
+from monai.bundle import ConfigParser
+
+from lora_ext.bundles import plain_errors
+from lora_ext.bundles.errors import _print_error, user_error
+
+
+def caught(expression):
+    parser = ConfigParser({"imports": ["$import lora_ext"], "x": expression})
+    with pytest.raises(RuntimeError) as error:
+        parser.get_parsed_content("x")
+    return error.value
+
+
+def test_the_sentence_is_found_below_monais_wrapping():
+    error = caught("$lora_ext.data.read_task('/nowhere')")
+    assert "/nowhere" not in str(error).splitlines()[0]
+    assert isinstance(user_error(error), ValueError)
+    assert "/nowhere" in str(user_error(error))
+
+
+def test_errors_of_other_packages_are_left_alone():
+    assert user_error(caught("$int('seven')")) is None
+    assert user_error(caught("$lora_ext.data.read_task()")) is None
+
+
+def test_user_sees_one_sentence(capsys):
+    error = caught("$lora_ext.data.read_task('/nowhere')")
+    _print_error(type(error), error, error.__traceback__)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("error: /nowhere")
+    assert len(lines) == 2
+
+
+def test_other_errors_keep_their_traceback(capsys):
+    error = caught("$int('seven')")
+    _print_error(type(error), error, error.__traceback__)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_traceback_is_kept_on_demand(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setenv("LORA_EXT_TRACEBACK", "1")
+    plain_errors()
+    assert sys.excepthook is sys.__excepthook__
+    monkeypatch.delenv("LORA_EXT_TRACEBACK")
+    plain_errors()
+    assert sys.excepthook is _print_error
