@@ -46,7 +46,10 @@ def phantom(
 
 
 def bundles(
-    write: bool = False, check: bool = False, list: bool = False, root: str = "bundles"
+    write: bool = False,
+    check: bool = False,
+    list: bool = False,  # noqa: A002 (it is the flag's name)
+    root: str = "bundles",
 ) -> None:
     """Write the bundles from their source, check that they agree with it, or list them.
 

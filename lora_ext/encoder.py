@@ -69,7 +69,8 @@ class ChannelEncoder(ViT):
         self.taps = [k * num_layers // 4 for k in (1, 2, 3)]
         for block in self.blocks:
             block.norm_cross_attn = nn.Identity()
-            block.attn.use_flash_attention = True  # scaled_dot_product_attention, same numbers
+            # scaled_dot_product_attention: the same numbers, without the attention matrix
+            block.attn.use_flash_attention = True  # type: ignore[union-attr]
 
     @contextmanager
     def channels(self, *channels: str | int) -> "Iterator[ChannelEncoder]":

@@ -87,7 +87,8 @@ class ChannelLoRALinear(nn.Linear):
         Returns:
             Tokens of shape (G * n, ..., out_features).
         """
-        down, up = self.lora_A, self.lora_B
+        down: Tensor = self.lora_A
+        up: Tensor = self.lora_B
         if len(self.active) > 0:
             index = torch.tensor(self.active, device=down.device)
             down, up = down.index_select(0, index), up.index_select(0, index)

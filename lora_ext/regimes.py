@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from lora_ext.lora import ChannelLoRALinear
+
 if TYPE_CHECKING:
     from lora_ext.unetr import ChannelLoRAUNETR
 
@@ -59,7 +61,7 @@ def parameter_parts(network: ChannelLoRAUNETR) -> dict[str, list[nn.Parameter]]:
     adapters = [
         p
         for module in network.encoder.modules()
-        if hasattr(module, "adapter_parameters")
+        if isinstance(module, ChannelLoRALinear)
         for p in module.adapter_parameters()
     ]
     known = {id(p) for p in adapters}

@@ -1,12 +1,12 @@
 """UNETR for multi-channel images on a shared single-channel ViT (paper section 2, figure 1).
 
-    image (B, C, H, W, D)
-      |-- ChannelEncoder: each channel on its own, shared weights, own adapters
-      |       4 taps (B, C, N, hidden)
-      |-- ChannelFusion:  concatenate the C latents on the feature axis, one Linear per tap
-      |       4 taps (B, N, hidden)
-      `-- UNETRDecoder:   MONAI UNETR's convolutional blocks; its first skip sees the raw image
-              logits (B, regions, H, W, D), one sigmoid map per region
+image (B, C, H, W, D)
+|-- ChannelEncoder: each channel on its own, shared weights, own adapters
+|       4 taps (B, C, N, hidden)
+|-- ChannelFusion:  concatenate the C latents on the feature axis, one Linear per tap
+|       4 taps (B, N, hidden)
+`-- UNETRDecoder:   MONAI UNETR's convolutional blocks; its first skip sees the raw image
+logits (B, regions, H, W, D), one sigmoid map per region
 """
 
 from __future__ import annotations

@@ -109,7 +109,10 @@ def test_encoder_has_no_parameter_without_a_gradient():
 @pytest.mark.parametrize("channel", ["T2", 2, -1])
 def test_unknown_channel_is_named_with_the_known_ones(small_network, channel):
     encoder = small_network(modalities=["FLAIR", "t1gd"]).encoder
-    with pytest.raises(ValueError, match=r"unknown channel .*\['FLAIR', 't1gd'\]"), encoder.channels(channel):
+    with (
+        pytest.raises(ValueError, match=r"unknown channel .*\['FLAIR', 't1gd'\]"),
+        encoder.channels(channel),
+    ):
         pass
 
 

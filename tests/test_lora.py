@@ -64,7 +64,9 @@ def test_layer_without_bias_stays_without():
 
 
 def test_only_named_layers_get_adapters():
-    block = nn.ModuleDict({"attn": nn.ModuleDict({"out_proj": nn.Linear(4, 4)}), "linear1": nn.Linear(4, 4)})
+    block = nn.ModuleDict(
+        {"attn": nn.ModuleDict({"out_proj": nn.Linear(4, 4)}), "linear1": nn.Linear(4, 4)}
+    )
     before = copy.deepcopy(block.state_dict())
     add_channel_lora(block, ("out_proj",), 2, 2, 1.0)
     adapted = {n for n, m in block.named_modules() if isinstance(m, ChannelLoRALinear)}

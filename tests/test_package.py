@@ -25,7 +25,16 @@ def test_import_and_the_generator_need_neither_torch_nor_monai():
 
 
 def test_bad_input_ends_the_command_line_with_one_sentence(tmp_path):
-    command = [sys.executable, "-m", "lora_ext", "phantom", "--task", "liver", "--out", str(tmp_path / "x")]
+    command = [
+        sys.executable,
+        "-m",
+        "lora_ext",
+        "phantom",
+        "--task",
+        "liver",
+        "--out",
+        str(tmp_path / "x"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

@@ -19,7 +19,7 @@ from lora_ext.files import whole_file
 SOURCE = Path(__file__).parent / "source"
 DATASETS = ("brats", "prostatex")
 REGIMES = ("baseline", "finetune", "frozen", "lora16", "lora32", "lora64")
-RUN_TIME_FOLDERS = ("models", "eval")  # made by runs, not committed
+RUN_TIME_FOLDERS = ("models", "eval", "__pycache__")  # made by runs, not committed
 WIDTH = 100  # characters of a line of generated JSON
 FACT = re.compile(r"\$\{(\w+)\}")
 
@@ -132,12 +132,10 @@ def _lay_out(node: Any, indent: str = "") -> str:
 
 
 def _found(folder: Path) -> set[str]:
+    """Files below `folder` that are not left by runs."""
     paths = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
-    return {
-        p.as_posix()
-        for p in paths
-        if not (len(p.parts) > 2 and p.parts[1] in RUN_TIME_FOLDERS) and "__pycache__" not in p.parts
-    }
+    committed = (p for p in paths if not set(p.parts[1:-1]) & set(RUN_TIME_FOLDERS))
+    return {p.as_posix() for p in committed}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
@@ -29,7 +30,8 @@ class CaseLog:
         engine.add_event_handler(Events.COMPLETED, self._close)
 
     def _count(self, engine: Engine) -> None:
-        self.cases += len(engine.state.output)
+        output: Any = engine.state.output
+        self.cases += len(output)
 
     def _close(self, engine: Engine) -> None:
         logger.info("%d segmentations written to %s", self.cases, self.output_dir)

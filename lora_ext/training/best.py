@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ignite.engine import Engine, Events
 
@@ -40,7 +40,8 @@ class BestModel:
 
     def save_if_best(self, engine: Engine) -> None:
         """Save if the validation that just ended is the best so far."""
-        if engine.state.best_metric_epoch != engine.state.epoch:
+        state: Any = engine.state  # MONAI adds the best metric's epoch to it
+        if state.best_metric_epoch != state.epoch:
             return
         save_model(self.network, self.ckpt_dir / "model.pt")
         if "encoder" not in get_regime(self.network.regime).trained:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.handlers import TensorBoardHandler
@@ -43,7 +44,8 @@ class OverlayPanels(TensorBoardHandler):
         self.seen += 1
         if (self.seen - 1) % self.interval:
             return
-        item = engine.state.output[0]
+        output: Any = engine.state.output
+        item = output[0]
         figure = overlay_figure(
             item["image"].cpu(),
             item["label"].cpu(),

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
@@ -46,16 +47,11 @@ class TrainingLog:
         ProgressBar(desc="training", disable=None).attach(
             engine, output_transform=lambda output: {"loss": _loss(output)}
         )
-        engine.add_event_handler(Events.STARTED, self._announce)
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._check_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
         ProgressBar(desc="validation", disable=None).attach(self.validator)
         self.validator.add_event_handler(Events.COMPLETED, self._end_validation, engine)
-
-    def _announce(self, engine: Engine) -> None:
-        if engine.state.epoch >= engine.state.max_epochs:
-            logger.info("all %d epochs are done already", engine.state.max_epochs)
 
     def _begin_epoch(self, engine: Engine) -> None:
         self.losses, self.started = [], time.perf_counter()
@@ -81,7 +77,8 @@ class TrainingLog:
         )
 
     def _end_validation(self, validator: Engine, trainer: Engine) -> None:
-        metrics, state = validator.state.metrics, validator.state
+        state: Any = validator.state  # MONAI adds the best metric to it
+        metrics = state.metrics
         regions = [metrics[name] for name in self.regions]
         logger.info(
             "epoch %d/%d: validation pooled_dice %.4f (best %.4f in epoch %d), mean_dice %.4f, %s",
@@ -97,7 +94,7 @@ class TrainingLog:
         )
 
 
-def _loss(output: Sequence[dict] | dict) -> float:
+def _loss(output: Any) -> float:
     """The loss out of a trainer's output, decollated or not."""
     item = output[0] if isinstance(output, Sequence) else output
     return float(item["loss"])

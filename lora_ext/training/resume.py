@@ -70,14 +70,15 @@ class LastCheckpoint:
         for name, thing in self.objects.items():
             thing.load_state_dict(state[name])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
-        self.validator.state.best_metric = state["best_metric"]
-        self.validator.state.best_metric_epoch = state["best_metric_epoch"]
+        best: Any = self.validator.state  # MONAI adds the best metric to it
+        best.best_metric, best.best_metric_epoch = state["best_metric"], state["best_metric_epoch"]
         torch.set_rng_state(state["torch_rng"])
         logger.info("resumed from %s after epoch %d", self.path, state["epoch"])
 
     def save(self, engine: Engine) -> None:
         """Write ``last.pt``, whole or not at all."""
         epoch, max_epochs = engine.state.epoch, engine.state.max_epochs
+        best: Any = self.validator.state
         if epoch % self.interval and epoch != max_epochs:
             return
         state = {name: thing.state_dict() for name, thing in self.objects.items()}
@@ -85,8 +86,8 @@ class LastCheckpoint:
             "epoch": epoch,
             "iteration": engine.state.iteration,
             "max_epochs": max_epochs,
-            "best_metric": self.validator.state.best_metric,
-            "best_metric_epoch": self.validator.state.best_metric_epoch,
+            "best_metric": best.best_metric,
+            "best_metric_epoch": best.best_metric_epoch,
             "torch_rng": torch.get_rng_state(),
         }
         with whole_file(self.path) as draft:

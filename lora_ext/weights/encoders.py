@@ -157,7 +157,8 @@ def _check_fit(
     path: str | os.PathLike[str],
 ) -> None:
     found, depth = (
-        len({k.split(".")[1] for k in keys if k.startswith("blocks.")}) for keys in (source, targets)
+        len({k.split(".")[1] for k in keys if k.startswith("blocks.")})
+        for keys in (source, targets)
     )
     if found != depth:
         raise ValueError(f"{path}: has {found} transformer blocks; the encoder has {depth}")

@@ -64,9 +64,7 @@ def load_model(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def _check_record(
-    made: dict, network: ChannelLoRAUNETR, path: str | os.PathLike[str]
-) -> None:
+def _check_record(made: dict, network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
     ours = json.loads(json.dumps(network.config))
     adapters = made.get("regime") == "lora" or ours["regime"] == "lora"
     names = [k for k in made if k not in FREE and (adapters or not k.startswith("lora_"))]

@@ -24,12 +24,42 @@ FILES = {
     "docs/README.md",
     "docs/data_license.txt",
 }
-KNOBS = (
-    "bundle_root dataset_dir output_dir ckpt_dir device seed fold num_folds modalities spacing "
-    "roi_size epochs val_interval batch_size crops_per_case num_workers cache_rate learning_rate "
-    "amp compile pretrained resume regime lora_rank lora_alpha lora_targets modality_dropout "
-    "feature_size hidden_size mlp_dim num_layers num_heads sw_batch_size sw_overlap"
-).split()
+KNOBS = [
+    "bundle_root",
+    "dataset_dir",
+    "output_dir",
+    "ckpt_dir",
+    "device",
+    "seed",
+    "fold",
+    "num_folds",
+    "modalities",
+    "spacing",
+    "roi_size",
+    "epochs",
+    "val_interval",
+    "batch_size",
+    "crops_per_case",
+    "num_workers",
+    "cache_rate",
+    "learning_rate",
+    "amp",
+    "compile",
+    "pretrained",
+    "resume",
+    "regime",
+    "lora_rank",
+    "lora_alpha",
+    "lora_targets",
+    "modality_dropout",
+    "feature_size",
+    "hidden_size",
+    "mlp_dim",
+    "num_layers",
+    "num_heads",
+    "sw_batch_size",
+    "sw_overlap",
+]
 LAYER_KEYS = {"bundle_root", "dataset_dir", "modalities", "regions", "spacing", "cache_rate",
               "regime", "lora_rank"}  # fmt: skip
 

@@ -42,5 +42,5 @@ def test_without_a_workflow_the_working_folder_is_searched(tmp_path, monkeypatch
 
 def test_unknown_bundle_asks_for_bundle_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="'mine' is in none of.*give --bundle_root"):
+    with pytest.raises(ValueError, match=r"'mine' is in none of.*give --bundle_root"):
         bundle_root("mine")

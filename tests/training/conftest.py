@@ -66,4 +66,3 @@ def build():
         return trainer, validator
 
     return build
-

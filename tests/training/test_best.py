@@ -44,7 +44,9 @@ def test_a_worse_model_does_not_replace_the_best(tmp_path, small_network):
     assert all(torch.equal(after[k], v) for k, v in before.items())
     handler.save_if_best(Validation(3, 3))
     newest = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert not torch.equal(newest["decoder.out.conv.conv.bias"], before["decoder.out.conv.conv.bias"])
+    assert not torch.equal(
+        newest["decoder.out.conv.conv.bias"], before["decoder.out.conv.conv.bias"]
+    )
 
 
 def test_model_on_disk_is_the_one_of_the_best_epoch(tmp_path, small_network, build):

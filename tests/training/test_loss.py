@@ -23,7 +23,10 @@ def by_hand(logits, regions):
 
 
 def test_loss_equals_a_hand_computation():
-    logits = [[[0.3, -1.2, 2.0, 0.1], [1.0, 0.0, -3.0, 0.5]], [[-0.7, 0.2, 0.9, -2], [3, -1, 0.4, 0]]]
+    logits = [
+        [[0.3, -1.2, 2.0, 0.1], [1.0, 0.0, -3.0, 0.5]],
+        [[-0.7, 0.2, 0.9, -2], [3, -1, 0.4, 0]],
+    ]
     regions = [[[1, 0, 1, 0], [1, 1, 0, 0]], [[0, 0, 1, 0], [1, 0, 1, 1]]]
     loss = RegionDiceCELoss()(
         torch.tensor(logits).view(2, 2, 1, 2, 2), torch.tensor(regions).view(2, 2, 1, 2, 2)

@@ -35,5 +35,5 @@ def test_a_loss_that_is_not_finite_ends_the_run(small_network, build):
     trainer, _ = build(network, lambda v, o: ([TrainingLog(v, REGIONS, o)], []))
     with torch.no_grad():
         network.decoder.out.conv.conv.bias.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="loss is nan in epoch 1.*lower --learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"loss is nan in epoch 1.*lower --learning_rate"):
         trainer.run()

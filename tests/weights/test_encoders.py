@@ -178,7 +178,7 @@ def test_broken_file_is_refused(tmp_path, small_network, name):
 
 
 def test_baseline_refuses_a_pretrained_encoder(small_network):
-    with pytest.raises(ValueError, match="baseline.*finetune"):
+    with pytest.raises(ValueError, match=r"baseline.*finetune"):
         start_encoder(small_network(regime="baseline"), "vit.pt")
 
 
