@@ -45,6 +45,21 @@ def phantom(
     print(write_phantoms(task, out, cases=cases, seed=seed, size=size, test_cases=test_cases))
 
 
+def download(task: str, data_dir: str, url: str | None = None, keep_archive: bool = False) -> None:
+    """Download a task of the Medical Segmentation Decathlon; a broken download is resumed.
+
+    Args:
+        task: brats (Task01_BrainTumour) or prostatex (Task05_Prostate).
+        data_dir: folder to write the task's folder to.
+        url: address of the archive in place of MONAI's; its checksum is compared all the same.
+        keep_archive: keep the archive after the extraction.
+    """
+    from lora_ext.data.download import download_task, next_command
+
+    folder = download_task(task, data_dir, url=url, keep_archive=keep_archive)
+    print(f"{folder}\ntrain: {next_command(task, folder)}")
+
+
 def bundles(
     write: bool = False,
     check: bool = False,
@@ -106,7 +121,13 @@ def _dump(table: dict) -> str:
 
 def main() -> None:
     """Run a verb; bad input ends with one sentence and exit code 2, not with a traceback."""
-    verbs = {"params": params, "phantom": phantom, "bundles": bundles, "overlay": overlay}
+    verbs = {
+        "params": params,
+        "phantom": phantom,
+        "download": download,
+        "bundles": bundles,
+        "overlay": overlay,
+    }
     try:
         fire.Fire(verbs, name="lora_ext")
     except (ValueError, OSError) as error:

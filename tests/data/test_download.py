@@ -1,0 +1,194 @@
+"""A task from a server on this machine: downloaded, extracted, left in peace afterwards."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import io
+import json
+import shlex
+import tarfile
+import threading
+
+import pytest
+from monai.apps.datasets import DecathlonDataset
+
+from lora_ext.data.download import TASKS, download_task, next_command
+from lora_ext.data.task import read_task
+
+TASK = "Task05_Prostate"
+VOXELS = b"voxels " * 30_000
+CONTENT = {
+    "modality": {"0": "T2", "1": "ADC"},
+    "labels": {"0": "background", "1": "PZ", "2": "TZ"},
+    "training": [{"image": "./imagesTr/p_0.nii.gz", "label": "./labelsTr/p_0.nii.gz"}],
+    "test": ["./imagesTs/p_1.nii.gz"],
+}
+
+
+def pack_task(content=CONTENT, more=None):
+    """The bytes of a task's archive, as the Decathlon lays it out."""
+    files = {
+        f"{TASK}/dataset.json": json.dumps(content).encode(),
+        f"{TASK}/imagesTr/p_0.nii.gz": VOXELS,
+        f"{TASK}/labelsTr/p_0.nii.gz": VOXELS,
+        f"{TASK}/imagesTs/p_1.nii.gz": VOXELS,
+        f"{TASK}/._dataset.json": b"macOS",
+    }
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, data in (files | (more or {})).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return packed.getvalue()
+
+
+class Answer(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        self.server.requests += 1
+
+
+@pytest.fixture
+def server(tmp_path_factory, monkeypatch):
+    """A server of one folder; `serve(bytes)` puts an archive there and publishes its MD5."""
+    folder = tmp_path_factory.mktemp("served")
+    handler = functools.partial(Answer, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.requests, server.url = 0, f"http://127.0.0.1:{server.server_port}/{TASK}.tar"
+
+    def serve(archive):
+        server.archive = archive
+        (folder / f"{TASK}.tar").write_bytes(archive)
+        monkeypatch.setitem(DecathlonDataset.md5, TASK, hashlib.md5(archive).hexdigest())
+
+    server.serve = serve
+    serve(pack_task())
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def download(server, folder, **flags):
+    return download_task("prostatex", folder, url=server.url, waits=(), **flags)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def is_whole(folder):
+    task = read_task(folder)
+    return (
+        task.channels == ("T2", "ADC")
+        and task.training[0].image.read_bytes() == VOXELS
+        and not (folder / "._dataset.json").exists()
+    )
+
+
+def test_a_task_is_downloaded_extracted_and_nothing_else_stays(server, tmp_path):
+    folder = download(server, tmp_path / "new" / "data")
+    assert folder == tmp_path / "new" / "data" / TASK
+    assert is_whole(folder)
+    assert names(folder.parent) == [TASK]
+    assert server.requests == 1
+
+
+def test_the_archive_is_kept_when_asked(server, tmp_path):
+    download(server, tmp_path, keep_archive=True)
+    assert names(tmp_path) == [TASK, f"{TASK}.tar"]
+    assert (tmp_path / f"{TASK}.tar").read_bytes() == server.archive
+
+
+def test_monai_knows_every_task():
+    assert set(TASKS.values()) <= DecathlonDataset.resource.keys() & DecathlonDataset.md5.keys()
+
+
+def test_without_a_url_monais_address_is_asked(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(DecathlonDataset.resource, TASK, server.url)
+    assert is_whole(download_task("prostatex", tmp_path, waits=()))
+
+
+def test_a_mirror_is_held_to_monais_checksum(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(DecathlonDataset.md5, TASK, "0" * 32)
+    with pytest.raises(ValueError, match=f"{server.url}: .* allowed is MD5 {'0' * 32}"):
+        download(server, tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", f"{TASK}/../../outside"])
+def test_an_archive_that_would_leave_the_folder_is_refused(server, tmp_path, name):
+    server.serve(pack_task(more={name: b"x"}))
+    with pytest.raises(ValueError, match=f"'{name}', a path that leaves the folder"):
+        download(server, tmp_path / "data")
+    assert names(tmp_path) == ["data"]
+    assert names(tmp_path / "data") == [f"{TASK}.tar"]
+
+
+def test_an_archive_that_lacks_a_listed_file_does_not_become_a_task(server, tmp_path):
+    server.serve(pack_task(CONTENT | {"test": ["./imagesTs/p_7.nii.gz"]}))
+    with pytest.raises(ValueError, match=r"p_7\.nii\.gz: found no such file"):
+        download(server, tmp_path)
+    assert names(tmp_path) == [f"{TASK}.tar"]
+
+
+def test_a_second_call_makes_no_request(server, tmp_path):
+    first = download(server, tmp_path)
+    before = (first / "dataset.json").stat().st_mtime_ns, server.requests
+    assert download(server, tmp_path) == first
+    assert ((first / "dataset.json").stat().st_mtime_ns, server.requests) == before
+
+
+def test_an_empty_folder_counts_as_absent(server, tmp_path):
+    (tmp_path / TASK).mkdir()
+    assert is_whole(download(server, tmp_path))
+
+
+def test_a_folder_that_is_no_complete_task_is_left_as_it_is(server, tmp_path):
+    folder = download(server, tmp_path)
+    (folder / "imagesTs" / "p_1.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r"p_1\.nii\.gz: found no such file.*remove or rename it"):
+        download(server, tmp_path)
+    assert (folder / "dataset.json").exists()
+    assert server.requests == 1
+
+
+def test_a_call_killed_before_or_in_extraction_goes_on_from_the_archive(server, tmp_path):
+    (tmp_path / f"{TASK}.tar").write_bytes(server.archive)
+    (tmp_path / f".{TASK}.extracting" / TASK).mkdir(parents=True)
+    assert is_whole(download(server, tmp_path))
+    assert server.requests == 0
+    assert names(tmp_path) == [TASK]
+
+
+def test_a_wrong_archive_in_the_folder_is_refused(server, tmp_path):
+    (tmp_path / f"{TASK}.tar").write_bytes(server.archive[:-1])
+    with pytest.raises(ValueError, match=rf"{TASK}\.tar: found a file of .* with MD5"):
+        download(server, tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("task", ["liver", "Brats", None])
+def test_an_unknown_task_is_named_with_the_known(tmp_path, task):
+    with pytest.raises(ValueError, match=f"{task!r}; allowed are brats, prostatex"):
+        download_task(task, tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://h/x", "x.tar", True, "http://", ""])
+def test_an_address_that_is_not_http_is_refused(tmp_path, url):
+    with pytest.raises(ValueError, match="allowed is an http:// or https:// address"):
+        download_task("brats", tmp_path, url=url)
+
+
+def test_the_next_command_trains_on_the_folder(root, tmp_path):
+    words = shlex.split(next_command("brats", tmp_path / "a folder"))
+    assert words[:5] == ["python", "-m", "monai.bundle", "run", "training"]
+    assert words[-2:] == ["--dataset_dir", str(tmp_path / "a folder")]
+    for task in TASKS:
+        words = shlex.split(next_command(task, tmp_path))
+        assert (root / words[words.index("--config_file") + 1]).is_file()
