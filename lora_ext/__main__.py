@@ -115,6 +115,31 @@ def overlay(
     print(overlay_from_files(image, truth, prediction, regions, out, channel=channel))
 
 
+def study(
+    data_dir: str,
+    out: str,
+    bundles: Any = None,
+    seeds: Any = 0,
+    folds: Any = 0,
+    reference: Any = None,
+    **knobs: Any,
+) -> None:
+    """Train and evaluate bundles as a user would; the same command again goes on or skips.
+
+    Args:
+        data_dir: one task folder, or a folder that holds task folders.
+        out: folder of the study: results.json, tables, plots, runs.
+        bundles: names such as brats_lora32,brats_frozen; by default all whose data set is there.
+        seeds: one or more, such as 0,1,2.
+        folds: one or more, such as 0,1.
+        reference: reference networks beside the bundles: segresnet, dynunet, unetr.
+        **knobs: other settings of train.json, such as --epochs 20.
+    """
+    from lora_ext.study import run_study
+
+    run_study(data_dir, out, bundles, seeds, folds, reference, **knobs)
+
+
 def _dump(table: dict) -> str:
     return json.dumps(table, indent=2)
 
@@ -126,6 +151,7 @@ def main() -> None:
         "phantom": phantom,
         "download": download,
         "bundles": bundles,
+        "study": study,
         "overlay": overlay,
     }
     try:
