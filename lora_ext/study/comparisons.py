@@ -11,10 +11,9 @@ from lora_ext.files import whole_file
 from lora_ext.study.difference import MIN_CASES, RESAMPLES, Comparison, compare, holm
 from lora_ext.study.legends import (
     dataset_heading,
+    dataset_notes,
     failed_block,
     provenance,
-    run_lines,
-    settings_line,
 )
 from lora_ext.study.markdown import NONE, bullets, p_value, table, write_page
 from lora_ext.study.noninferiority import MARGIN, sentence, verdict
@@ -120,7 +119,6 @@ def _dataset_blocks(
     if not families["main"]:
         return [heading, "One regime alone: there is nothing to compare."]
     answers = [sentence(c) for c in _against_finetune(families["main"], regimes)]
-    settings = [*run_lines(results, dataset), settings_line(results, dataset)]
     return [
         heading,
         bullets(answers),
@@ -130,7 +128,7 @@ def _dataset_blocks(
         "### Dice per region and case",
         table(("Region", *HEAD), [[c.measure, *_row(c)] for c in families["regions"]]),
         _notes(families["regions"]),
-        " ".join(line for line in settings if line),
+        dataset_notes(results, dataset),
     ]
 
 

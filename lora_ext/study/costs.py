@@ -11,11 +11,10 @@ from lora_ext.bundles.generator import bundle_facts
 from lora_ext.parameters import PAPER_TABLE_2, ParameterReport, reconcile
 from lora_ext.study.legends import (
     dataset_heading,
+    dataset_notes,
     failed_block,
     paper_line,
     provenance,
-    run_lines,
-    settings_line,
 )
 from lora_ext.study.markdown import NONE, bullets, small, table, write_page
 from lora_ext.study.paper import regime_title
@@ -47,11 +46,10 @@ def write_table2(results: Mapping[str, Any], path: Path) -> Path:
     blocks = ["# Parameters and cost by regime", provenance(results)]
     tables = by_regime(results)
     for dataset, regimes in tables.items():
-        notes = [*run_lines(results, dataset), settings_line(results, dataset)]
         blocks += [
             dataset_heading(dataset),
             table2(dataset, regimes),
-            " ".join(note for note in notes if note),
+            dataset_notes(results, dataset),
         ]
     if not tables:
         blocks.append("No run has finished.")

@@ -73,11 +73,39 @@ def settings_line(results: Mapping[str, Any], dataset: str) -> str:
     return f"Settings other than the bundles' defaults: {'; '.join(parts)}." if parts else ""
 
 
+def random_start_line(results: Mapping[str, Any], dataset: str) -> str:
+    """Return which regimes that need a pre-trained encoder ran without one; empty if none did."""
+    names = dict.fromkeys(
+        regime_title(run["regime"])
+        for run in finished(results)
+        if run["dataset"] == dataset
+        and run["regime"] != "baseline"
+        and not run.get("reference")
+        and not (run.get("knobs") or {}).get("pretrained")
+    )
+    if not names:
+        return ""
+    return (
+        f"**No `pretrained` encoder was given: {', '.join(names)} started from random weights**, "
+        "so this is no test of the paper's claims about them."
+    )
+
+
+def dataset_notes(results: Mapping[str, Any], dataset: str) -> str:
+    """Return the paragraph below a data set's table: runs, settings, where they started."""
+    notes = [
+        *run_lines(results, dataset),
+        settings_line(results, dataset),
+        random_start_line(results, dataset),
+    ]
+    return " ".join(note for note in notes if note)
+
+
 def failed_block(results: Mapping[str, Any]) -> str:
     """Return the runs that did not finish, with their errors; empty when all did."""
     lines = [
         f"`{run['row']}`, seed {run['seed']}, fold {run['fold']}: "
-        + plain(run.get("error") or run["status"])
+        + plain(run.get("error") or run["status"], 300)
         for run in unfinished(results)
     ]
     return f"**Runs without a result** ({len(lines)}):\n\n{bullets(lines)}" if lines else ""

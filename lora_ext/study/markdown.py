@@ -53,10 +53,15 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def plain(text: str) -> str:
-    """Return text from elsewhere, such as an error, as one line of code that breaks nothing."""
+def plain(text: str, most: int | None = None) -> str:
+    """Return text from elsewhere, such as an error, as one line of code that breaks nothing.
+
+    Args:
+        text: any text.
+        most: number of characters that are kept, all by default.
+    """
     line = " ".join(str(text).replace("`", "'").split())
-    return f"`{line[:300]}`"
+    return f"`{line[:most]}`"
 
 
 def bullets(lines: Sequence[str]) -> str:

@@ -13,11 +13,10 @@ from lora_ext.study.costs import write_table2
 from lora_ext.study.legends import (
     DICE_RULES,
     dataset_heading,
+    dataset_notes,
     failed_block,
     paper_line,
     provenance,
-    run_lines,
-    settings_line,
 )
 from lora_ext.study.markdown import bullets, change, dice, small, table, write_page
 from lora_ext.study.paper import PAPER_TABLE_1, measure_title, regime_title
@@ -75,11 +74,10 @@ def write_table1(results: Mapping[str, Any], path: Path) -> Path:
     blocks = ["# Dice by regime", provenance(results)]
     tables = by_regime(results)
     for dataset, regimes in tables.items():
-        notes = [*run_lines(results, dataset), settings_line(results, dataset)]
         blocks += [
             dataset_heading(dataset),
             table1(dataset, regimes),
-            " ".join(note for note in notes if note),
+            dataset_notes(results, dataset),
         ]
     if not tables:
         blocks.append("No run has finished.")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from lora_ext.study.legends import failed_block, provenance, run_lines, settings_line
+from lora_ext.study.legends import (
+    failed_block,
+    provenance,
+    random_start_line,
+    run_lines,
+    settings_line,
+)
 
 
 def test_command_device_and_versions_are_named(make_results):
@@ -22,6 +28,14 @@ def test_settings_that_only_some_regimes_have_name_them(make_results):
     line = settings_line(results, "brats")
     assert line.endswith("defaults: `epochs` 5; `pretrained` vit.pt (Finetune, LoRA-32).")
     assert settings_line({"runs": [run | {"knobs": {}}]}, "brats") == ""
+
+
+def test_regimes_that_ran_without_a_pretrained_encoder_are_named(make_results):
+    results = make_results(("brats",), ("baseline", "finetune", "lora32", "segresnet"))
+    assert "Finetune, LoRA-32 started from random weights" in random_start_line(results, "brats")
+    for run in results["runs"]:
+        run["knobs"]["pretrained"] = "vit.pt"
+    assert random_start_line(results, "brats") == ""
 
 
 def test_cases_that_differ_between_runs_are_a_range(make_run):

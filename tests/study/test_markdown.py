@@ -35,7 +35,8 @@ def test_p_values_are_never_printed_as_zero():
 
 def test_foreign_text_is_one_line_of_code():
     assert plain("a `b`\n  # c") == "`a 'b' # c`"
-    assert len(plain("x" * 1000)) == 302
+    assert len(plain("x" * 1000)) == 1002
+    assert plain("abc", 2) == "`ab`"
     assert small("") == ""
 
 
