@@ -19,6 +19,7 @@ from lora_ext.data.regions import Regions
 from lora_ext.data.task import case_name
 from lora_ext.evaluation.figures import overlay_figure, save_figure
 from lora_ext.evaluation.metrics import CaseMetrics, case_metrics
+from lora_ext.evaluation.page import figure_paths, write_page
 from lora_ext.evaluation.tables import text_table, write_csv, write_json
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class CaseReport:
 
     - `cases.csv`: one row per case and region,
     - `metrics.json`: the summary, every case and the rule for empty regions,
+    - `report.html`: the same as a page to look through, worst cases first,
     - `figures/<case>.png`: image, truth and prediction, where the image has the label's grid,
 
     and logs a table. With several ranks, cases are gathered and rank 0 writes; a case that a
@@ -118,6 +120,9 @@ class CaseReport:
             raise ValueError(f"{self.output_dir}: no case was evaluated; at least 1 is needed")
         write_csv(self.output_dir / "cases.csv", cases)
         write_json(self.output_dir / "metrics.json", cases, self.regions)
+        names = {case.case: _file_name(case.case) for case in cases}
+        pictures = figure_paths(self.output_dir, names) if self.figures else {}
+        write_page(self.output_dir / "report.html", cases, pictures)
         logger.info("%d cases, report in %s\n%s", len(cases), self.output_dir, text_table(cases))
 
     def _measure_one(self, item: Mapping[str, Any]) -> None:

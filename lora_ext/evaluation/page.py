@@ -1,0 +1,116 @@
+"""The report as a page to look through: `report.html`, tables and one picture per case."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from lora_ext.evaluation.metrics import EMPTY_RULE, CaseMetrics, summary
+from lora_ext.files import whole_file
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 0.7rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.15rem 0.9rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; display: block; }
+"""
+
+
+def write_page(
+    path: str | os.PathLike[str], cases: Sequence[CaseMetrics], figures: Mapping[str, str]
+) -> None:
+    """Write the report: the means, all cases worst first, then each case with its picture.
+
+    Args:
+        path: the HTML file to write; needs nothing from elsewhere.
+        cases: the measured cases.
+        figures: picture of a case by case name, relative to `path`; may lack cases.
+    """
+    ranked = sorted(cases, key=lambda case: (case.pooled_dice, case.case))
+    parts = [
+        '<!doctype html><html lang="en"><meta charset="utf-8">',
+        f"<title>{len(cases)} cases</title><style>{STYLE}</style>",
+        f"<h1>{len(cases)} cases</h1>",
+        _means(cases),
+        "<p>Dice at threshold 0.5; pooled: over the voxels of all regions. "
+        f"{escape(EMPTY_RULE)}</p>",
+        "<h2>Cases, lowest pooled Dice first</h2>",
+        _overview(ranked),
+        *(_case(case, figures.get(case.case)) for case in ranked),
+        "</html>",
+    ]
+    with whole_file(path) as draft:
+        draft.write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _means(cases: Sequence[CaseMetrics]) -> str:
+    total = summary(cases)
+    rows = [
+        [name, _number(row["dice"], 3), _number(row["hd95_mm"], 1), str(row["hd95_undefined"])]
+        for name, row in total["regions"].items()
+    ]
+    rows.append(["mean of the regions", _number(total["mean_dice"], 3), "", ""])
+    rows.append(["pooled", _number(total["pooled_dice"], 3), "", ""])
+    return _table(["", "Dice", "HD95 mm", "HD95 undefined"], rows)
+
+
+def _overview(cases: Sequence[CaseMetrics]) -> str:
+    rows = []
+    for case in cases:
+        dice = [*(region.dice for region in case.regions.values()), case.pooled_dice]
+        link = f'<a href="#{_anchor(case)}">{escape(case.case)}</a>'
+        rows.append([link, *(_number(value, 3) for value in dice)])
+    return _table(["case", *map(escape, cases[0].regions), "pooled"], rows, raw_first=True)
+
+
+def _case(case: CaseMetrics, figure: str | None) -> str:
+    rows = [
+        [
+            name,
+            _number(region.dice, 3),
+            _number(region.hd95_mm, 1),
+            _number(region.truth_ml, 2),
+            _number(region.predicted_ml, 2),
+        ]
+        for name, region in case.regions.items()
+    ]
+    head = ["region", "Dice", "HD95 mm", "true ml", "predicted ml"]
+    picture = "<p>No picture of this case.</p>"
+    if figure is not None:
+        picture = f'<img src="{quote(figure)}" alt="{escape(case.case)}" loading="lazy">'
+    return f'<h2 id="{_anchor(case)}">{escape(case.case)}</h2>{_table(head, rows)}{picture}'
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw_first: bool = False) -> str:
+    lines = ["<table><tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
+    for first, *rest in rows:
+        cells = [first if raw_first else escape(first), *map(escape, rest)]
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return "\n".join([*lines, "</table>"])
+
+
+def _anchor(case: CaseMetrics) -> str:
+    return quote(f"case-{case.case}", safe="")
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def figure_paths(folder: Path, names: Mapping[str, str]) -> dict[str, str]:
+    """The pictures that are there, by case.
+
+    Args:
+        folder: the report's folder.
+        names: file name of the picture, without suffix, by case name.
+
+    Returns:
+        Paths relative to `folder`.
+    """
+    paths = {case: f"figures/{name}.png" for case, name in names.items()}
+    return {case: path for case, path in paths.items() if (folder / path).is_file()}

@@ -1,0 +1,76 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from lora_ext.evaluation import case_metrics
+from lora_ext.evaluation.page import figure_paths, write_page
+
+REGIONS = {"TC": [2], "WT": [1, 2]}
+
+
+def measured(name, overlap):
+    prediction, truth = torch.zeros(2, 8, 8, 8), torch.zeros(2, 8, 8, 8)
+    truth[:, :4, 2, 2] = 1
+    prediction[:, 4 - overlap : 8 - overlap, 2, 2] = 1
+    return case_metrics(prediction, truth, (1.0, 1.0, 5.0), REGIONS, case=name)
+
+
+class Text(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.cells, self.images, self.headings = [], [], []
+        self.tag = ""
+
+    def handle_starttag(self, tag, attributes):
+        self.tag = tag
+        if tag == "img":
+            self.images.append(dict(attributes)["src"])
+
+    def handle_data(self, data):
+        if self.tag in ("td", "a"):
+            self.cells.append(data.strip())
+        if self.tag == "h2":
+            self.headings.append(data.strip())
+        self.tag = ""
+
+
+@pytest.fixture
+def page(tmp_path):
+    cases = [measured("good", 4), measured("bad & <odd>", 1)]
+    write_page(tmp_path / "report.html", cases, {"good": "figures/good one.png"})
+    return (tmp_path / "report.html").read_text()
+
+
+def test_cases_stand_worst_first_with_their_numbers(page):
+    text = Text()
+    text.feed(page)
+    assert text.headings[1:] == ["bad & <odd>", "good"]
+    for value in ("1.000", "0.250", "0.02"):  # Dice 4 of 4 and 1 of 4 voxels, 4 x 5 mm3 in ml
+        assert value in text.cells
+
+
+def test_pictures_are_shown_where_there_are_any(page):
+    text = Text()
+    text.feed(page)
+    assert text.images == ["figures/good%20one.png"]
+    assert page.count("No picture") == 1
+
+
+def test_names_are_escaped_and_links_lead_somewhere(page):
+    assert "<odd>" not in page
+    targets = set(re.findall(r'id="([^"]+)"', page))
+    assert set(re.findall(r'href="#([^"]+)"', page)) == targets
+    assert len(targets) == 2
+
+
+def test_page_needs_nothing_from_elsewhere(page):
+    assert "http" not in page
+    assert "<script" not in page
+
+
+def test_only_pictures_on_disk_are_listed(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "a.png").write_bytes(b"")
+    assert figure_paths(tmp_path, {"a": "a", "b": "b"}) == {"a": "figures/a.png"}
