@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -21,16 +22,20 @@ img { max-width: 100%; display: block; }
 """
 
 
-def write_page(
-    path: str | os.PathLike[str], cases: Sequence[CaseMetrics], figures: Mapping[str, str]
-) -> None:
+def figure_path(case: str) -> str:
+    """Where a case's picture lies, relative to the report: a file name for any case name."""
+    name = re.sub(r"[^\w.-]+", "_", case).lstrip(".") or "case"
+    return f"figures/{name}.png"
+
+
+def write_page(path: str | os.PathLike[str], cases: Sequence[CaseMetrics]) -> None:
     """Write the report: the means, all cases worst first, then each case with its picture.
 
     Args:
-        path: the HTML file to write; needs nothing from elsewhere.
+        path: the HTML file to write; it shows the pictures at `figure_path` that are there.
         cases: the measured cases.
-        figures: picture of a case by case name, relative to `path`; may lack cases.
     """
+    folder = Path(path).parent
     ranked = sorted(cases, key=lambda case: (case.pooled_dice, case.case))
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
@@ -41,7 +46,7 @@ def write_page(
         f"{escape(EMPTY_RULE)}</p>",
         "<h2>Cases, lowest pooled Dice first</h2>",
         _overview(ranked),
-        *(_case(case, figures.get(case.case)) for case in ranked),
+        *(_case(case, folder) for case in ranked),
         "</html>",
     ]
     with whole_file(path) as draft:
@@ -68,7 +73,7 @@ def _overview(cases: Sequence[CaseMetrics]) -> str:
     return _table(["case", *map(escape, cases[0].regions), "pooled"], rows, raw_first=True)
 
 
-def _case(case: CaseMetrics, figure: str | None) -> str:
+def _case(case: CaseMetrics, folder: Path) -> str:
     rows = [
         [
             name,
@@ -81,8 +86,9 @@ def _case(case: CaseMetrics, figure: str | None) -> str:
     ]
     head = ["region", "Dice", "HD95 mm", "true ml", "predicted ml"]
     picture = "<p>No picture of this case.</p>"
-    if figure is not None:
-        picture = f'<img src="{quote(figure)}" alt="{escape(case.case)}" loading="lazy">'
+    if (folder / figure_path(case.case)).is_file():
+        source = quote(figure_path(case.case))
+        picture = f'<img src="{source}" alt="{escape(case.case)}" loading="lazy">'
     return f'<h2 id="{_anchor(case)}">{escape(case.case)}</h2>{_table(head, rows)}{picture}'
 
 
@@ -100,17 +106,3 @@ def _anchor(case: CaseMetrics) -> str:
 
 def _number(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def figure_paths(folder: Path, names: Mapping[str, str]) -> dict[str, str]:
-    """The pictures that are there, by case.
-
-    Args:
-        folder: the report's folder.
-        names: file name of the picture, without suffix, by case name.
-
-    Returns:
-        Paths relative to `folder`.
-    """
-    paths = {case: f"figures/{name}.png" for case, name in names.items()}
-    return {case: path for case, path in paths.items() if (folder / path).is_file()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from lora_ext.data.regions import Regions
 from lora_ext.data.task import case_name
 from lora_ext.evaluation.figures import overlay_figure, save_figure
 from lora_ext.evaluation.metrics import CaseMetrics, case_metrics
-from lora_ext.evaluation.page import figure_paths, write_page
+from lora_ext.evaluation.page import figure_path, write_page
 from lora_ext.evaluation.tables import text_table, write_csv, write_json
 
 if TYPE_CHECKING:
@@ -120,9 +119,7 @@ class CaseReport:
             raise ValueError(f"{self.output_dir}: no case was evaluated; at least 1 is needed")
         write_csv(self.output_dir / "cases.csv", cases)
         write_json(self.output_dir / "metrics.json", cases, self.regions)
-        names = {case.case: _file_name(case.case) for case in cases}
-        pictures = figure_paths(self.output_dir, names) if self.figures else {}
-        write_page(self.output_dir / "report.html", cases, pictures)
+        write_page(self.output_dir / "report.html", cases)
         logger.info("%d cases, report in %s\n%s", len(cases), self.output_dir, text_table(cases))
 
     def _measure_one(self, item: Mapping[str, Any]) -> None:
@@ -162,7 +159,7 @@ class CaseReport:
             channel=self.channel,
             channel_names=self.channel_names,
         )
-        save_figure(figure, self.output_dir / "figures" / f"{_file_name(case)}.png")
+        save_figure(figure, self.output_dir / figure_path(case))
 
 
 def _source(item: Mapping[str, Any]) -> str:
@@ -172,8 +169,3 @@ def _source(item: Mapping[str, Any]) -> str:
         if meta.get(ImageMetaKey.FILENAME_OR_OBJ):
             return str(meta[ImageMetaKey.FILENAME_OR_OBJ])
     return ""
-
-
-def _file_name(case: str) -> str:
-    """Return the case's name without what would lead out of the figures' folder."""
-    return re.sub(r"[^\w.-]+", "_", case).lstrip(".") or "case"

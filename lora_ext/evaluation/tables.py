@@ -39,7 +39,7 @@ def write_csv(path: str | os.PathLike[str], cases: Sequence[CaseMetrics]) -> Non
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
-        writer.writerows(_defined(row) for row in rows)
+        writer.writerows(without_nan(row) for row in rows)
 
 
 def write_json(
@@ -61,7 +61,7 @@ def write_json(
         "cases": [case.to_dict() for case in cases],
     }
     with whole_file(path) as temporary:
-        text = json.dumps(_defined(content), indent=2, allow_nan=False)
+        text = json.dumps(without_nan(content), indent=2, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -106,10 +106,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def _defined(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """Replace NaN by None, all the way down."""
     if isinstance(value, dict):
-        return {key: _defined(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_defined(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_ext.evaluation.report import _file_name
+from lora_ext.evaluation.page import figure_path
 from lora_ext.study.drawing import DOTS_PER_INCH, WIDTH_INCHES, new_figure
 from lora_ext.study.pairs import main_regime
 from lora_ext.study.paper import dataset_title, regime_title
@@ -146,7 +146,7 @@ def _ratio(example: Example | None, pictures: Mapping[Path, np.ndarray]) -> floa
 
 
 def _picture(run: Record, case: str) -> Path:
-    return Path(run["folder"]) / "eval" / "figures" / f"{_file_name(case)}.png"
+    return Path(run["folder"]) / "eval" / figure_path(case)
 
 
 def _read(path: Path) -> np.ndarray:

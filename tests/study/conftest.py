@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lora_ext.evaluation import case_metrics, summary
-from lora_ext.evaluation.tables import _defined
+from lora_ext.evaluation.tables import without_nan
 
 REGIONS = {"brats": {"TC": [2, 3], "WT": [1, 2, 3], "ET": [3]}, "prostatex": {"PZ": [1], "TZ": [2]}}
 CHANNELS = {"brats": 4, "prostatex": 2}
@@ -80,8 +80,8 @@ def one_run(dataset, regime, seed=0, fold=0, cases=5):
         "peak_memory_mb": 12345.6 + seed,
         "parameters": parameters(dataset, regime),
         "regions": REGIONS[dataset],
-        "summary": _defined(summary(found)),
-        "cases": _defined([case.to_dict() for case in found]),
+        "summary": without_nan(summary(found)),
+        "cases": without_nan([case.to_dict() for case in found]),
         "curve": curve(regime, seed),
         "folder": f"runs/{row}/seed{seed}_fold{fold}",
     }
