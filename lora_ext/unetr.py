@@ -160,13 +160,7 @@ class ChannelLoRAUNETR(nn.Module):
     ) -> None:
         super().__init__()
         names = tuple(modalities or (f"channel{c}" for c in range(in_channels)))
-        if len(names) != in_channels or out_channels < 1:
-            raise ValueError(
-                f"in_channels={in_channels} needs as many modalities, and out_channels at least 1; "
-                f"got modalities={list(names)}, out_channels={out_channels}"
-            )
-        if not 0.0 <= modality_dropout < 1.0:
-            raise ValueError(f"modality_dropout must be in [0, 1); got {modality_dropout}")
+        _check_arguments(in_channels, out_channels, names, modality_dropout)
         self.regime = regime
         self.config = {
             "in_channels": in_channels, "out_channels": out_channels, "img_size": list(img_size),
@@ -220,6 +214,18 @@ class ChannelLoRAUNETR(nn.Module):
         fallback = torch.rand(shape, device=x.device).argmax(dim=1)
         fallback = nn.functional.one_hot(fallback, x.shape[1]).to(torch.bool)
         return torch.where(present.any(dim=1, keepdim=True), present, fallback)
+
+
+def _check_arguments(
+    in_channels: int, out_channels: int, names: tuple[str, ...], modality_dropout: float
+) -> None:
+    if len(names) != in_channels or out_channels < 1:
+        raise ValueError(
+            f"in_channels={in_channels} needs as many modalities, and out_channels at least 1; "
+            f"got modalities={list(names)}, out_channels={out_channels}"
+        )
+    if not 0.0 <= modality_dropout < 1.0:
+        raise ValueError(f"modality_dropout must be in [0, 1); got {modality_dropout}")
 
 
 __all__ = ["ChannelFusion", "ChannelLoRAUNETR", "UNETRDecoder"]

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -216,8 +219,15 @@ def test_texts_hold_no_unfilled_fact_and_no_machine_path(root):
             assert "/home" not in text, path
 
 
-def test_source_travels_with_the_package(root):
-    import tomllib
-
-    project = tomllib.loads((root / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["package-data"]["lora_ext.bundles"] == ["source/**/*"]
+@pytest.mark.slow
+def test_source_travels_with_the_wheel(root, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(root / "lora_ext", copy / "lora_ext")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
+        shutil.copy(root / name, copy)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path]
+    subprocess.run([*build, copy], check=True)
+    packed = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    source = {p.relative_to(root).as_posix() for p in generator.SOURCE.rglob("*") if p.is_file()}
+    assert source <= packed
+    assert len(source) > 15
