@@ -1,4 +1,4 @@
-"""Tiny phantom tasks, and the flags that make a bundle small enough for a test."""
+"""Tiny phantom tasks, made once for all tests of the bundles."""
 
 from __future__ import annotations
 
