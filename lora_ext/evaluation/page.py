@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lora_ext.evaluation.metrics import EMPTY_RULE, CaseMetrics, summary
+from lora_ext.evaluation.tables import fixed
 from lora_ext.files import whole_file
 
 STYLE = """
@@ -56,11 +56,11 @@ def write_page(path: str | os.PathLike[str], cases: Sequence[CaseMetrics]) -> No
 def _means(cases: Sequence[CaseMetrics]) -> str:
     total = summary(cases)
     rows = [
-        [name, _number(row["dice"], 3), _number(row["hd95_mm"], 1), str(row["hd95_undefined"])]
+        [name, fixed(row["dice"], 3), fixed(row["hd95_mm"], 1), str(row["hd95_undefined"])]
         for name, row in total["regions"].items()
     ]
-    rows.append(["mean of the regions", _number(total["mean_dice"], 3), "", ""])
-    rows.append(["pooled", _number(total["pooled_dice"], 3), "", ""])
+    rows.append(["mean of the regions", fixed(total["mean_dice"], 3), "", ""])
+    rows.append(["pooled", fixed(total["pooled_dice"], 3), "", ""])
     return _table(["", "Dice", "HD95 mm", "HD95 undefined"], rows)
 
 
@@ -69,7 +69,7 @@ def _overview(cases: Sequence[CaseMetrics]) -> str:
     for case in cases:
         dice = [*(region.dice for region in case.regions.values()), case.pooled_dice]
         link = f'<a href="#{_anchor(case)}">{escape(case.case)}</a>'
-        rows.append([link, *(_number(value, 3) for value in dice)])
+        rows.append([link, *(fixed(value, 3) for value in dice)])
     return _table(["case", *map(escape, cases[0].regions), "pooled"], rows, raw_first=True)
 
 
@@ -77,10 +77,10 @@ def _case(case: CaseMetrics, folder: Path) -> str:
     rows = [
         [
             name,
-            _number(region.dice, 3),
-            _number(region.hd95_mm, 1),
-            _number(region.truth_ml, 2),
-            _number(region.predicted_ml, 2),
+            fixed(region.dice, 3),
+            fixed(region.hd95_mm, 1),
+            fixed(region.truth_ml, 2),
+            fixed(region.predicted_ml, 2),
         ]
         for name, region in case.regions.items()
     ]
@@ -102,7 +102,3 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw_first: boo
 
 def _anchor(case: CaseMetrics) -> str:
     return quote(f"case-{case.case}", safe="")
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"

@@ -91,8 +91,13 @@ def text_table(cases: Sequence[CaseMetrics]) -> str:
     return "\n".join(lines)
 
 
+def fixed(value: float, digits: int) -> str:
+    """A number with a fixed count of digits after the point; ``-`` where it is undefined."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def _fixed(values: Sequence[float], digits: int) -> list[str]:
-    return ["-" if math.isnan(value) else f"{value:.{digits}f}" for value in values]
+    return [fixed(value, digits) for value in values]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

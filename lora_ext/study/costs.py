@@ -9,16 +9,10 @@ from typing import Any
 
 from lora_ext.bundles.generator import bundle_facts
 from lora_ext.parameters import PAPER_TABLE_2, ParameterReport, reconcile
-from lora_ext.study.legends import (
-    dataset_heading,
-    dataset_notes,
-    failed_block,
-    paper_line,
-    provenance,
-)
-from lora_ext.study.markdown import NONE, bullets, small, table, write_page
+from lora_ext.study.markdown import NONE, small, table
+from lora_ext.study.page import write_tables_page
 from lora_ext.study.paper import regime_title
-from lora_ext.study.statistics import Record, Spread, by_regime, finished
+from lora_ext.study.statistics import Record, Spread
 
 COUNTS = ("total", "trainable", "non_trainable")
 TITLES = {"total": "Total", "trainable": "Trainable", "non_trainable": "Non-trainable"}
@@ -43,18 +37,8 @@ def write_table2(results: Mapping[str, Any], path: Path) -> Path:
         results: the content of results.json.
         path: the file to write.
     """
-    blocks = ["# Parameters and cost by regime", provenance(results)]
-    tables = by_regime(results)
-    for dataset, regimes in tables.items():
-        blocks += [
-            dataset_heading(dataset),
-            table2(dataset, regimes),
-            dataset_notes(results, dataset),
-        ]
-    if not tables:
-        blocks.append("No run has finished.")
-    legend = [*LEGEND, paper_line(finished(results))]
-    return write_page(path, [*blocks, failed_block(results), "## Legend", bullets(legend)])
+    title = "Parameters and cost by regime"
+    return write_tables_page(path, title, results, table2, LEGEND)
 
 
 def table2(dataset: str, regimes: Mapping[str, Sequence[Record]]) -> str:

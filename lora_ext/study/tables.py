@@ -12,18 +12,12 @@ from lora_ext.study.comparisons import write_comparisons
 from lora_ext.study.costs import write_table2
 from lora_ext.study.legends import (
     DICE_RULES,
-    dataset_heading,
-    dataset_notes,
-    failed_block,
-    paper_line,
-    provenance,
 )
-from lora_ext.study.markdown import bullets, change, dice, small, table, write_page
+from lora_ext.study.markdown import change, dice, small, table
+from lora_ext.study.page import write_tables_page
 from lora_ext.study.paper import PAPER_TABLE_1, measure_title, regime_title
 from lora_ext.study.statistics import (
     Record,
-    by_regime,
-    finished,
     measures,
     percent_change,
     ranking,
@@ -69,19 +63,8 @@ def write_table1(results: Mapping[str, Any], path: Path) -> Path:
         "↑ better, ↓ worse.",
         MARK_RULE,
         *DICE_RULES,
-        paper_line(finished(results)),
     ]
-    blocks = ["# Dice by regime", provenance(results)]
-    tables = by_regime(results)
-    for dataset, regimes in tables.items():
-        blocks += [
-            dataset_heading(dataset),
-            table1(dataset, regimes),
-            dataset_notes(results, dataset),
-        ]
-    if not tables:
-        blocks.append("No run has finished.")
-    return write_page(path, [*blocks, failed_block(results), "## Legend", bullets(legend)])
+    return write_tables_page(path, "Dice by regime", results, table1, legend)
 
 
 def table1(dataset: str, regimes: Mapping[str, Sequence[Record]]) -> str:

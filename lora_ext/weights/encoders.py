@@ -180,14 +180,15 @@ def _fit_positions(
     path: str | os.PathLike[str],
 ) -> tuple[Tensor, tuple[list[int], list[int]] | None]:
     """Drop a class token and resample position embeddings (1, N, hidden) to another grid."""
-    count, side = positions.shape[1], round(positions.shape[1] ** (1 / 3))
+    count = positions.shape[1]
     wanted = grid[0] * grid[1] * grid[2]
     if source_img_size is not None:
         found = [size // PATCH_SIZE for size in source_img_size]
     elif count in (wanted, wanted + 1):
         found = grid
     else:
-        side = next((s for s in (side, side - 1) if s**3 in (count, count - 1)), 0)
+        nearest = round(count ** (1 / 3))
+        side = next((s for s in (nearest, nearest - 1) if s**3 in (count, count - 1)), 0)
         found = [side, side, side]
     patches = found[0] * found[1] * found[2]
     if patches == 0 or count not in (patches, patches + 1):
