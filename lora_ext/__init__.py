@@ -20,7 +20,7 @@ _HOMES = {
     "load_adapter": "lora_ext.weights",
 }
 # A bundle's expressions reach these as attributes: MONAI's "imports" binds whole names only.
-_SUBPACKAGES = ("bundles", "data", "evaluation", "training", "weights")
+_SUBPACKAGES = ("bundles", "data", "evaluation", "pretraining", "training", "weights")
 __all__ = [
     "ChannelLoRAUNETR",
     "load_adapter",

@@ -79,15 +79,15 @@ def bundles(
     if write + check + list != 1:
         raise ValueError("bundles needs exactly one of --write, --check, --list")
     if list:
-        for name, facts in generator.bundle_facts().items():
+        for name, facts in generator.all_facts().items():
             print(f"{name:<20} {facts['regime_title']}, {facts['dataset_title']}")
     elif write:
         generator.write_bundles(Path(root))
-        print(f"wrote {len(generator.bundle_facts())} bundles to {root}/")
+        print(f"wrote {len(generator.all_facts())} bundles to {root}/")
     elif problems := generator.check_bundles(Path(root)):
         sys.exit("\n".join([*problems, "fix: python -m lora_ext bundles --write"]))
     else:
-        print(f"{len(generator.bundle_facts())} bundles agree with their source")
+        print(f"{len(generator.all_facts())} bundles agree with their source")
 
 
 def overlay(
@@ -133,11 +133,43 @@ def study(
         seeds: one or more, such as 0,1,2.
         folds: one or more, such as 0,1.
         reference: reference networks beside the bundles: segresnet, dynunet, unetr.
-        **knobs: other settings of train.json, such as --epochs 20.
+        **knobs: other settings of train.json, such as --epochs 20. Every regime but baseline
+            needs --pretrained FILE (in its name {dataset}, {seed} and {fold} are filled in) or
+            --pretrained none.
     """
     from lora_ext.study import run_study
 
     run_study(data_dir, out, bundles, seeds, folds, reference, **knobs)
+
+
+def ablation(
+    data_dir: str,
+    out: str,
+    ranks: Any = (4, 8, 16, 32, 64, 128),
+    scalings: Any = ("rank_stabilised", "classical"),
+    placements: Any = "out_proj,linear1;qkv,out_proj;qkv,out_proj,linear1,linear2",
+    bundle: str = "brats_lora32",
+    seeds: Any = 0,
+    folds: Any = 0,
+    **knobs: Any,
+) -> None:
+    """Compare ranks, scalings and placements of the adapters; the same command again goes on.
+
+    Args:
+        data_dir: one task folder, or a folder that holds task folders.
+        out: folder of the ablation: ablation.json, ablation.md, ablation.png, a folder per variant.
+        ranks: one or more; every scaling is run at each, at the bundle's own placement.
+        scalings: rank_stabilised (alpha/sqrt(r)), classical (alpha/r), or both.
+        placements: linear layers with adapters, semicolons between placements; each is run at
+            rank 32, rank-stabilised.
+        bundle: a bundle with adapters.
+        seeds: one or more, such as 0,1,2.
+        folds: one or more, such as 0,1.
+        **knobs: other settings of train.json; --pretrained FILE or --pretrained none is needed.
+    """
+    from lora_ext.study import run_ablation
+
+    run_ablation(data_dir, out, ranks, scalings, placements, bundle, seeds, folds, **knobs)
 
 
 def _dump(table: dict) -> str:
@@ -152,6 +184,7 @@ def main() -> None:
         "download": download,
         "bundles": bundles,
         "study": study,
+        "ablation": ablation,
         "overlay": overlay,
     }
     try:

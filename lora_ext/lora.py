@@ -18,7 +18,8 @@ low-rank pair ``A_c``, ``B_c`` that bends the layer for that channel alone::
 
 ``B`` starts at zero, so a fresh adapter changes nothing. The factor is ``alpha / sqrt(r)`` and not
 ``alpha / r``: only then do activations and gradients keep their size as the rank grows
-(Kalajdzievski 2023, arXiv:2312.03732).
+(Kalajdzievski 2023, arXiv:2312.03732). The classical ``alpha / r`` (Hu et al. 2021,
+arXiv:2106.09685) is there to compare with.
 
 The C pairs are stacked, ``lora_A`` (C, r, d_in) and ``lora_B`` (C, d_out, r), and the channels are
 folded into the batch, channel-major: rows ``[c * n, (c + 1) * n)`` of the folded batch belong to
@@ -32,6 +33,34 @@ import math
 
 import torch
 from torch import Tensor, nn
+
+# What alpha is divided by, from the rank.
+SCALINGS = {"rank_stabilised": math.sqrt, "classical": float}
+
+
+def check_scaling(scaling: str) -> None:
+    """Refuse an unknown scaling.
+
+    Raises:
+        ValueError: if `scaling` is none of `SCALINGS`.
+    """
+    if scaling not in SCALINGS:
+        raise ValueError(f"lora_scaling: found {scaling!r}; allowed are {', '.join(SCALINGS)}")
+
+
+def adapter_scale(alpha: float, rank: int, scaling: str) -> float:
+    """Compute the factor of the low-rank part.
+
+    Args:
+        alpha: numerator of the factor.
+        rank: rank r, at least 1.
+        scaling: ``rank_stabilised`` (``alpha / sqrt(r)``) or ``classical`` (``alpha / r``).
+
+    Raises:
+        ValueError: for another scaling.
+    """
+    check_scaling(scaling)
+    return alpha / SCALINGS[scaling](rank)
 
 
 class ChannelLoRALinear(nn.Linear):
@@ -48,15 +77,23 @@ class ChannelLoRALinear(nn.Linear):
         linear: the layer to adapt; its weight and bias are taken over, not copied.
         channels: number of image channels C.
         rank: rank r of every adapter.
-        alpha: numerator of the scale ``alpha / sqrt(r)``.
+        alpha: numerator of the scale.
+        scaling: ``rank_stabilised`` (scale ``alpha / sqrt(r)``) or ``classical`` (``alpha / r``).
 
     Raises:
-        ValueError: if `channels` or `rank` is below 1.
+        ValueError: if `channels` or `rank` is below 1, or for another scaling.
     """
 
     active: list[int]
 
-    def __init__(self, linear: nn.Linear, channels: int, rank: int, alpha: float) -> None:
+    def __init__(
+        self,
+        linear: nn.Linear,
+        channels: int,
+        rank: int,
+        alpha: float,
+        scaling: str = "rank_stabilised",
+    ) -> None:
         if channels < 1 or rank < 1:
             raise ValueError(
                 f"channels and lora_rank must be at least 1; got channels={channels}, rank={rank}"
@@ -66,7 +103,7 @@ class ChannelLoRALinear(nn.Linear):
         self.weight = linear.weight
         if has_bias:
             self.bias = linear.bias
-        self.scale = alpha / math.sqrt(rank)
+        self.scale = adapter_scale(alpha, rank, scaling)
         self.active = []
         self.lora_A = nn.Parameter(linear.weight.new_empty(channels, rank, linear.in_features))
         self.lora_B = nn.Parameter(linear.weight.new_zeros(channels, linear.out_features, rank))
@@ -110,7 +147,12 @@ class ChannelLoRALinear(nn.Linear):
 
 
 def add_channel_lora(
-    module: nn.Module, targets: tuple[str, ...], channels: int, rank: int, alpha: float
+    module: nn.Module,
+    targets: tuple[str, ...],
+    channels: int,
+    rank: int,
+    alpha: float,
+    scaling: str = "rank_stabilised",
 ) -> None:
     """Put channel-wise adapters on every linear layer below `module` that `targets` names.
 
@@ -119,10 +161,12 @@ def add_channel_lora(
         targets: last names of the layers, such as ``("out_proj", "linear1")``.
         channels: number of image channels C.
         rank: rank r of every adapter.
-        alpha: numerator of the scale ``alpha / sqrt(r)``.
+        alpha: numerator of the scale.
+        scaling: ``rank_stabilised`` (scale ``alpha / sqrt(r)``) or ``classical`` (``alpha / r``).
 
     Raises:
-        ValueError: if a target names no linear layer, or a named layer has adapters already.
+        ValueError: if a target names no linear layer, a named layer has adapters already, or the
+            scaling is unknown.
     """
     linears = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear)}
     known = sorted({name.rpartition(".")[2] for name in linears})
@@ -135,6 +179,5 @@ def add_channel_lora(
             continue
         if isinstance(linear, ChannelLoRALinear):
             raise ValueError(f"layer {name!r} has channel-wise adapters already")
-        setattr(
-            module.get_submodule(parent), last, ChannelLoRALinear(linear, channels, rank, alpha)
-        )
+        adapted = ChannelLoRALinear(linear, channels, rank, alpha, scaling)
+        setattr(module.get_submodule(parent), last, adapted)

@@ -19,7 +19,7 @@ from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrPrUpBlock,
 from torch import Tensor, nn
 
 from lora_ext.encoder import PATCH_SIZE, ChannelEncoder
-from lora_ext.lora import add_channel_lora
+from lora_ext.lora import add_channel_lora, check_scaling
 from lora_ext.regimes import apply_regime, get_regime
 
 
@@ -117,9 +117,11 @@ class ChannelLoRAUNETR(nn.Module):
         out_channels: number of regions, one sigmoid map each.
         img_size: input size in voxels, three multiples of 16.
         regime: ``baseline``, ``finetune``, ``frozen`` or ``lora``.
-        lora_rank: rank r of every adapter; used by ``lora`` alone, as are the next two.
+        lora_rank: rank r of every adapter; used by ``lora`` alone, as are the next three.
         lora_alpha: adapters are scaled by ``lora_alpha / sqrt(lora_rank)``; a constant, so that
             the scale does not grow with the rank.
+        lora_scaling: ``rank_stabilised``, the scale above (Kalajdzievski 2023), or ``classical``,
+            ``lora_alpha / lora_rank`` (Hu et al. 2021).
         lora_targets: linear layers of every transformer block that get adapters, out of ``qkv``,
             ``out_proj``, ``linear1``, ``linear2``. The default gives the paper's Table 2.
         modality_dropout: probability of hiding each channel of each image during training; at
@@ -136,8 +138,8 @@ class ChannelLoRAUNETR(nn.Module):
         config: the constructor's arguments, as JSON can hold them.
 
     Raises:
-        ValueError: for an unknown regime or target, sizes that do not fit, a number of names
-            other than `in_channels`, or a `modality_dropout` outside [0, 1).
+        ValueError: for an unknown regime, target or scaling, sizes that do not fit, a number of
+            names other than `in_channels`, or a `modality_dropout` outside [0, 1).
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class ChannelLoRAUNETR(nn.Module):
         regime: str = "lora",
         lora_rank: int = 32,
         lora_alpha: float = 8.0,
+        lora_scaling: str = "rank_stabilised",
         lora_targets: Sequence[str] = ("out_proj", "linear1"),
         modality_dropout: float = 0.0,
         feature_size: int = 64,
@@ -161,13 +164,15 @@ class ChannelLoRAUNETR(nn.Module):
         super().__init__()
         names = tuple(modalities or (f"channel{c}" for c in range(in_channels)))
         _check_arguments(in_channels, out_channels, names, modality_dropout)
+        check_scaling(lora_scaling)
         self.regime = regime
         self.config = {
             "in_channels": in_channels, "out_channels": out_channels, "img_size": list(img_size),
             "regime": regime, "lora_rank": lora_rank, "lora_alpha": lora_alpha,
-            "lora_targets": list(lora_targets), "modality_dropout": modality_dropout,
-            "feature_size": feature_size, "hidden_size": hidden_size, "mlp_dim": mlp_dim,
-            "num_layers": num_layers, "num_heads": num_heads, "modalities": list(names),
+            "lora_scaling": lora_scaling, "lora_targets": list(lora_targets),
+            "modality_dropout": modality_dropout, "feature_size": feature_size,
+            "hidden_size": hidden_size, "mlp_dim": mlp_dim, "num_layers": num_layers,
+            "num_heads": num_heads, "modalities": list(names),
         }  # fmt: skip
         self.modality_dropout = modality_dropout
         self.encoder = ChannelEncoder(
@@ -175,8 +180,10 @@ class ChannelLoRAUNETR(nn.Module):
             num_heads=num_heads,
         )  # fmt: skip
         if get_regime(regime).adapters:
-            targets = tuple(lora_targets)
-            add_channel_lora(self.encoder.blocks, targets, in_channels, lora_rank, lora_alpha)
+            add_channel_lora(
+                self.encoder.blocks, tuple(lora_targets), in_channels, lora_rank, lora_alpha,
+                lora_scaling,
+            )  # fmt: skip
         self.fusion = ChannelFusion(in_channels, hidden_size)
         self.decoder = UNETRDecoder(in_channels, out_channels, img_size, feature_size, hidden_size)
         apply_regime(self, regime)

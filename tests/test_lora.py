@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_ext.lora import ChannelLoRALinear, add_channel_lora
+from lora_ext.lora import ChannelLoRALinear, adapter_scale, add_channel_lora
 
 
 @pytest.fixture
@@ -35,6 +35,28 @@ def test_output_is_the_equation_written_out(layer):
 def test_scale_is_rank_stabilised():
     scales = [ChannelLoRALinear(nn.Linear(4, 4), 1, r, alpha=8.0).scale for r in (1, 4, 16)]
     assert scales == [8.0, 4.0, 2.0]
+
+
+@pytest.mark.parametrize("rank", [1, 4, 32, 128])
+def test_classical_scale_is_the_rank_stabilised_one_by_the_root_of_the_rank(rank):
+    stabilised, classical = (
+        ChannelLoRALinear(nn.Linear(4, 4), 1, rank, 8.0, scaling).scale
+        for scaling in ("rank_stabilised", "classical")
+    )
+    assert classical == pytest.approx(stabilised / math.sqrt(rank))
+    assert (classical == stabilised) == (rank == 1)
+    assert classical == 8.0 / rank
+
+
+def test_scaling_reaches_every_adapted_layer():
+    block = nn.ModuleDict({"linear1": nn.Linear(4, 4), "linear2": nn.Linear(4, 4)})
+    add_channel_lora(block, ("linear1", "linear2"), 2, 4, 8.0, "classical")
+    assert [layer.scale for layer in block.values()] == [2.0, 2.0]
+
+
+def test_unknown_scaling_is_named_with_the_allowed_ones():
+    with pytest.raises(ValueError, match=r"'rslora'; allowed are rank_stabilised, classical"):
+        adapter_scale(8.0, 4, "rslora")
 
 
 def test_active_channels_pick_their_own_adapters(layer):

@@ -15,15 +15,20 @@ TARGETS = ("out_proj", "linear1")
 CHANNELS = ("FLAIR", "T1w", "t1gd")
 
 
-@pytest.fixture
-def pair():
+@pytest.fixture(params=["rank_stabilised", "classical"])
+def pair(request):
     """Our encoder, and MONAI's ViT with one peft adapter per channel, of equal weights."""
     torch.manual_seed(0)
     encoder = ChannelEncoder(CHANNELS, (32, 32, 16), **SIZES)
     vit = ViT(in_channels=1, img_size=(32, 32, 16), patch_size=16, **SIZES)
     vit.load_state_dict(encoder.state_dict(), strict=False)
-    add_channel_lora(encoder.blocks, TARGETS, len(CHANNELS), 4, 8.0)
-    config = peft.LoraConfig(r=4, lora_alpha=8.0, use_rslora=True, target_modules=list(TARGETS))
+    add_channel_lora(encoder.blocks, TARGETS, len(CHANNELS), 4, 8.0, request.param)
+    config = peft.LoraConfig(
+        r=4,
+        lora_alpha=8.0,
+        use_rslora=request.param == "rank_stabilised",
+        target_modules=list(TARGETS),
+    )
     peer = peft.get_peft_model(vit, config, adapter_name=CHANNELS[0])
     for name in CHANNELS[1:]:
         peer.add_adapter(name, copy.deepcopy(config))

@@ -94,10 +94,25 @@ def test_modality_dropout_never_hides_every_channel(small_network):
     assert not present.all(dim=1).all()
 
 
-def test_scripted_network_gives_the_same_output(small_network, wake_adapters):
-    network = wake_adapters(small_network()).eval()
+@pytest.mark.parametrize("scaling", ["rank_stabilised", "classical"])
+def test_scripted_network_gives_the_same_output(small_network, wake_adapters, scaling):
+    network = wake_adapters(small_network(lora_scaling=scaling)).eval()
     x = torch.randn(1, 2, 32, 32, 16)
     torch.testing.assert_close(torch.jit.script(network)(x), network(x))
+
+
+def test_scalings_differ_in_the_output_beyond_rank_one_and_are_kept_in_the_config(
+    small_network, wake_adapters
+):
+    x = torch.randn(1, 2, 32, 32, 16)
+    for rank, equal in ((1, True), (4, False)):
+        stabilised = wake_adapters(small_network(lora_rank=rank)).eval()
+        classical = wake_adapters(small_network(lora_rank=rank, lora_scaling="classical")).eval()
+        assert torch.equal(stabilised(x), classical(x)) == equal
+    assert stabilised.config["lora_scaling"] == "rank_stabilised"
+    assert classical.config["lora_scaling"] == "classical"
+    again = ChannelLoRAUNETR(**classical.config)
+    assert again.config == classical.config
 
 
 @pytest.mark.parametrize(
@@ -109,6 +124,8 @@ def test_scripted_network_gives_the_same_output(small_network, wake_adapters):
         ({"modality_dropout": 1.0}, r"\[0, 1\)"),
         ({"img_size": (33, 32, 16)}, "multiples of 16"),
         ({"lora_targets": ["query"]}, "must name linear layers"),
+        ({"lora_scaling": "rslora"}, "'rslora'; allowed are rank_stabilised, classical"),
+        ({"lora_scaling": "rslora", "regime": "frozen"}, "lora_scaling: found 'rslora'"),
     ],
 )
 def test_bad_arguments_are_refused_with_the_allowed_ones(small_network, arguments, message):

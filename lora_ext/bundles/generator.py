@@ -1,15 +1,17 @@
 """Write the bundles from one source, and check that what is committed is what it gives.
 
 A bundle's facts are three flat layers, ``{**base, **dataset, **regime}``. A layer may only replace
-a key that the base has, by a value of the same JSON type. The templates under
-``source/templates`` are the files of a bundle; ``${fact}`` in them stands for a fact: alone in a
-JSON string it becomes the fact's JSON value, inside a text it becomes text. Everything is written
-again every time. Needs the standard library alone, so it is instantaneous.
+a key that the base has, by a value of the same JSON type. The pre-training bundle is one layer on
+the same base. The templates under ``source/templates`` are the files of a bundle, those that all
+bundles share and those of its kind; ``${fact}`` in them stands for a fact: alone in a JSON string
+it becomes the fact's JSON value, inside a text it becomes text. Everything is written again every
+time. Needs the standard library alone, so it is instantaneous.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,14 @@ from lora_ext.files import whole_file
 SOURCE = Path(__file__).parent / "source"
 DATASETS = ("brats", "prostatex")
 REGIMES = ("baseline", "finetune", "frozen", "lora16", "lora32", "lora64")
+PRETRAINING = "mae_pretrain"
 RUN_TIME_FOLDERS = ("models", "eval", "__pycache__")  # made by runs, not committed
 WIDTH = 100  # characters of a line of generated JSON
 FACT = re.compile(r"\$\{(\w+)\}")
 
 
 def bundle_facts() -> dict[str, dict[str, Any]]:
-    """The merged facts of every bundle, by bundle name."""
+    """The merged facts of every segmentation bundle, by bundle name."""
     base = _read_json(SOURCE / "base.json")
     facts = {}
     for dataset in DATASETS:
@@ -36,6 +39,19 @@ def bundle_facts() -> dict[str, dict[str, Any]]:
             name = f"{dataset}_{regime}"
             facts[name] = merged | _derived(name, merged)
     return facts
+
+
+def pretraining_facts() -> dict[str, Any]:
+    """The merged facts of the pre-training bundle."""
+    base = _read_json(SOURCE / "base.json")
+    layer = SOURCE / "pretraining.json"
+    merged = base | check_layer(base, _read_json(layer), str(layer))
+    return merged | _derived(PRETRAINING, merged)
+
+
+def all_facts() -> dict[str, dict[str, Any]]:
+    """The merged facts of every bundle, by bundle name."""
+    return {**bundle_facts(), PRETRAINING: pretraining_facts()}
 
 
 def check_layer(base: dict[str, Any], layer: dict[str, Any], where: str) -> dict[str, Any]:
@@ -59,21 +75,20 @@ def render_bundle(facts: dict[str, Any]) -> dict[str, str]:
     """Render the files of one bundle.
 
     Args:
-        facts: one entry of `bundle_facts`.
+        facts: one entry of `all_facts`.
 
     Returns:
         File contents by path relative to the bundle.
     """
-    templates = SOURCE / "templates"
     files = {}
-    for path in sorted(p for p in templates.rglob("*") if p.is_file()):
+    for name, path in sorted(_templates(facts["kind"]).items()):
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
             filled = _fill(json.loads(text), facts, path)
             text = _lay_out(filled) + "\n"
         else:
             text = _fill_text(text, facts, path)
-        files[path.relative_to(templates).as_posix()] = text
+        files[name] = text
     return files
 
 
@@ -81,7 +96,7 @@ def render_all() -> dict[str, str]:
     """Render every bundle: file contents by path relative to the folder of bundles."""
     return {
         f"{name}/{path}": text
-        for name, facts in bundle_facts().items()
+        for name, facts in all_facts().items()
         for path, text in render_bundle(facts).items()
     }
 
@@ -112,6 +127,17 @@ def check_bundles(folder: Path) -> list[str]:
         if (folder / path).read_text(encoding="utf-8") != files[path]:
             problems.append(f"{path}: differs from its source")
     return sorted(problems)
+
+
+def _templates(kind: str) -> dict[str, Path]:
+    """Template files of one kind of bundle, by path relative to the bundle."""
+    folders = [SOURCE / "templates" / part for part in ("shared", kind)]
+    return {
+        path.relative_to(folder).as_posix(): path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def _lay_out(node: Any, indent: str = "") -> str:
@@ -148,6 +174,7 @@ def _derived(name: str, facts: dict[str, Any]) -> dict[str, Any]:
         "bundle": name,
         "num_channels": len(facts["modalities"]),
         "num_regions": len(facts["regions"]),
+        "num_patches": math.prod(size // 16 for size in facts["roi_size"]),
         "channel_def": {str(i): name for i, name in enumerate(facts["modalities"])},
         "region_def": {str(i): name for i, name in enumerate(facts["regions"])},
     }

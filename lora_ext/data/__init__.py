@@ -9,6 +9,7 @@ from lora_ext.data.cases import fold_cases, inference_cases
 from lora_ext.data.channels import SelectChannelsd
 from lora_ext.data.checks import check_cases
 from lora_ext.data.folds import split_fold
+from lora_ext.data.intensity import NormalizeVolumed
 from lora_ext.data.regions import (
     LabelsToRegionsd,
     RegionsToLabelsd,
@@ -18,18 +19,23 @@ from lora_ext.data.regions import (
 )
 from lora_ext.data.start import announce_cases, ensure_phantoms
 from lora_ext.data.task import CasePaths, MSDTask, read_task
+from lora_ext.data.volumes import all_volumes, announce_volumes, fold_volumes
 
 __all__ = [
     "CasePaths",
     "LabelsToRegionsd",
     "MSDTask",
+    "NormalizeVolumed",
     "RegionsToLabelsd",
     "SelectChannelsd",
+    "all_volumes",
     "announce_cases",
+    "announce_volumes",
     "check_cases",
     "check_regions",
     "ensure_phantoms",
     "fold_cases",
+    "fold_volumes",
     "inference_cases",
     "labels_to_regions",
     "read_task",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ext.data.checks import check_cases, open_image
-from lora_ext.data.folds import split_fold
+from lora_ext.data.folds import draw_training_cases, split_fold
 from lora_ext.data.regions import check_regions
 from lora_ext.data.task import NIFTI_SUFFIXES, CasePaths, case_name, read_task
 
@@ -26,12 +26,13 @@ def fold_cases(
     fold: int,
     num_folds: int,
     seed: int,
+    training_cases: int | None = None,
     record: str | os.PathLike[str] | None = None,
 ) -> dict[str, list[Item]]:
     """Lists the training and the validation cases of one fold of a Decathlon task.
 
-    Only the task's labelled cases take part; its test cases never do. Every file is checked before
-    the items are returned, see `check_cases`.
+    Only the task's labelled cases take part; its test cases never do. Every file of the items is
+    checked before they are returned, see `check_cases`.
 
     Args:
         dataset_dir: the task folder, which holds dataset.json.
@@ -39,27 +40,26 @@ def fold_cases(
         regions: labels of each region.
         fold: which fold validates, 0 .. num_folds - 1.
         num_folds: number of folds.
-        seed: seed of the split.
+        seed: seed of the split, and of the draw of training cases.
+        training_cases: how many of the fold's training cases to keep, see `draw_training_cases`;
+            None keeps all. The validation cases stay the same.
         record: JSON file that remembers which files passed the checks.
 
     Returns:
         Case items under ``training`` and ``validation``, sorted by case.
 
     Raises:
-        ValueError: a bad dataset.json, modality, region, fold or file.
+        ValueError: a bad dataset.json, modality, region, fold, number of training cases or file.
     """
     task = read_task(dataset_dir, on_disk=("training",))
     channels = task.channel_indices(modalities)
     check_regions(regions, task.labels)
     items = {case.name: _item(case, channels) for case in task.training}
-    training, validation = split_fold(items, fold, num_folds, seed)
-    check_cases(
-        items.values(), channel_names=task.channels, label_values=task.labels, record=record
-    )
-    return {
-        "training": [items[name] for name in training],
-        "validation": [items[name] for name in validation],
-    }
+    names, validation = split_fold(items, fold, num_folds, seed)
+    training = draw_training_cases(names, training_cases, seed)
+    kept = [items[name] for name in (*training, *validation)]
+    check_cases(kept, channel_names=task.channels, label_values=task.labels, record=record)
+    return {"training": kept[: len(training)], "validation": kept[len(training) :]}
 
 
 def inference_cases(

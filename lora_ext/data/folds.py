@@ -43,3 +43,32 @@ def split_fold(
     shuffled = np.random.default_rng(seed).permutation(len(ordered))
     validation = {ordered[i] for i in np.array_split(shuffled, num_folds)[fold]}
     return [name for name in ordered if name not in validation], sorted(validation)
+
+
+def draw_training_cases(names: Iterable[str], count: int | None, seed: int) -> list[str]:
+    """Draws some of a fold's training cases, to study how few are enough.
+
+    The draw is the beginning of one shuffle by `seed`, so a smaller draw is part of a larger one.
+
+    Args:
+        names: the fold's training cases.
+        count: how many to keep; None for all.
+        seed: seed of the shuffle.
+
+    Returns:
+        The names that are kept, sorted.
+
+    Raises:
+        ValueError: `count` is no whole number from 1 to the number of names.
+    """
+    ordered = sorted(names)
+    if count is None:
+        return ordered
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(ordered):
+        raise ValueError(
+            f"training_cases: found {count!r}; allowed are 1 to {len(ordered)}, the fold's "
+            "training cases, or None for all of them"
+        )
+    # A stream of its own: with the split's, the draw would follow from which cases validate.
+    shuffled = np.random.default_rng([seed, 1]).permutation(len(ordered))
+    return sorted(ordered[i] for i in shuffled[:count])

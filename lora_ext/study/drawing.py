@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import hypot
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
 
 from lora_ext.bundles.generator import REGIMES
@@ -94,6 +95,19 @@ def dress(axes: Axes, title: str, x: str = "", y: str = "") -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def footnote(figure: Figure, text: str) -> None:
+    """Write a note in small print below everything else; an empty one is left out.
+
+    Args:
+        figure: a figure with a constrained layout, which makes room for the note.
+        text: broken into lines as needed.
+    """
+    if text:
+        lines = wrap(text, int(14 * figure.get_figwidth()))  # letters per inch in this size
+        note = figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8)
+        note.set(color="#444444", parse_math=False)  # a file's name may hold a $
 
 
 def label_points(

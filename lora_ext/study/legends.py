@@ -8,6 +8,7 @@ from typing import Any
 from lora_ext.evaluation.metrics import EMPTY_RULE
 from lora_ext.study.markdown import bullets, plain
 from lora_ext.study.paper import PAPER_ENCODER_PARAMETERS, dataset_title, regime_title
+from lora_ext.study.pretrained import encoder_line
 from lora_ext.study.statistics import Record, finished, unfinished
 
 PAPER = "Dutta et al., under review for MIDL 2025"
@@ -55,12 +56,16 @@ def run_lines(results: Mapping[str, Any], dataset: str) -> list[str]:
 
 
 def settings_line(results: Mapping[str, Any], dataset: str) -> str:
-    """Return what differs from the bundles' defaults, and in which regimes if not in all."""
+    """Return what differs from the bundles' defaults, and in which regimes if not in all.
+
+    The pre-trained encoder has a line of its own, see `encoder_line`.
+    """
     runs = [run for run in finished(results) if run["dataset"] == dataset]
     own = [run for run in runs if not run.get("reference")] or runs
     where: dict[tuple[str, str], list[str]] = {}
     for run in own:
-        for knob, value in (run.get("knobs") or {}).items():
+        knobs = {k: v for k, v in (run.get("knobs") or {}).items() if k != "pretrained"}
+        for knob, value in knobs.items():
             regimes = where.setdefault((knob, str(value)), [])
             if run["regime"] not in regimes:
                 regimes.append(run["regime"])
@@ -73,30 +78,12 @@ def settings_line(results: Mapping[str, Any], dataset: str) -> str:
     return f"Settings other than the bundles' defaults: {'; '.join(parts)}." if parts else ""
 
 
-def random_start_line(results: Mapping[str, Any], dataset: str) -> str:
-    """Return which regimes that need a pre-trained encoder ran without one; empty if none did."""
-    names = dict.fromkeys(
-        regime_title(run["regime"])
-        for run in finished(results)
-        if run["dataset"] == dataset
-        and run["regime"] != "baseline"
-        and not run.get("reference")
-        and not (run.get("knobs") or {}).get("pretrained")
-    )
-    if not names:
-        return ""
-    return (
-        f"**No `pretrained` encoder was given: {', '.join(names)} started from random weights**, "
-        "so this is no test of the paper's claims about them."
-    )
-
-
 def dataset_notes(results: Mapping[str, Any], dataset: str) -> str:
     """Return the paragraph below a data set's table: runs, settings, where they started."""
     notes = [
         *run_lines(results, dataset),
         settings_line(results, dataset),
-        random_start_line(results, dataset),
+        encoder_line(results, dataset),
     ]
     return " ".join(note for note in notes if note)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_ext.bundles.generator import DATASETS, REGIMES, bundle_facts, render_bundle
-from lora_ext.regimes import get_regime
 from lora_ext.study.locate import find_tasks
+from lora_ext.study.pretrained import fill_pretrained, needs_encoder
 from lora_ext.study.reference import REFERENCES
 
 BUNDLES = tuple(f"{dataset}_{regime}" for dataset in DATASETS for regime in REGIMES)
@@ -63,6 +63,7 @@ def plan_runs(
     folds: Any = 0,
     reference: Any = None,
     knobs: Mapping[str, Any] | None = None,
+    variant: Mapping[str, Any] | None = None,
 ) -> list[Run]:
     """Expand a request into runs, seed by seed, so that an unfinished study has whole tables.
 
@@ -73,17 +74,19 @@ def plan_runs(
         folds: one or more folds.
         reference: names of reference networks; each runs once per data set.
         knobs: other settings of ``train.json``.
+        variant: settings of ``train.json`` that an ablation gives all runs, and no study turns.
 
     Returns:
         The runs, in the order in which they are to be run.
 
     Raises:
-        ValueError: for an unknown bundle, reference or knob, a fold out of range, or data that is
-            not found.
+        ValueError: for an unknown bundle, reference or knob, a fold out of range, data that is
+            not found, or anything but ``{dataset}``, ``{seed}`` and ``{fold}`` in braces in the
+            knob ``pretrained``.
     """
-    asked = check_knobs(knobs or {})
-    names = _known("bundle", _words(bundles), BUNDLES)
-    references = _known("reference network", _words(reference), REFERENCES)
+    asked = check_knobs(knobs or {}) | dict(variant or {})
+    names = _known("bundle", words(bundles), BUNDLES)
+    references = _known("reference network", words(reference), REFERENCES)
     tasks = find_tasks(Path(data_dir), sorted(set(map(_dataset, names))))
     names = names or [name for name in BUNDLES if _dataset(name) in tasks]
     rows = [(name, name) for name in names]
@@ -96,7 +99,7 @@ def plan_runs(
     ]
     return [
         _run(row, bundle, seed, fold, tasks, asked)
-        for seed in _integers("seeds", seeds)
+        for seed in integers("seeds", seeds)
         for fold in _folds(folds, asked)
         for row, bundle in rows
     ]
@@ -149,16 +152,17 @@ def _run(
     dataset, _, regime = row.partition("_")
     reference = regime in REFERENCES
     own = dict(knobs)
-    if reference or not get_regime(bundle_facts()[bundle]["regime"]).pretrained:
-        own.pop("pretrained", None)  # starts at random, and would refuse a pre-trained encoder
+    pretrained = own.pop("pretrained", None)
+    if pretrained is not None and needs_encoder(bundle, reference):  # others would refuse it
+        own["pretrained"] = fill_pretrained(pretrained, dataset, seed, fold)
     return Run(row, dataset, regime, reference, bundle, seed, fold, str(tasks[dataset]), own)
 
 
-def _words(value: Any) -> list[str]:
+def words(value: Any) -> list[str]:
     """Names as they come from the command line: one, several, or with commas between them."""
     values = value if isinstance(value, (list, tuple)) else [value]
-    words = [w.strip() for v in values if v is not None for w in str(v).split(",")]
-    return list(dict.fromkeys(w for w in words if w))
+    found = [w.strip() for v in values if v is not None for w in str(v).split(",")]
+    return list(dict.fromkeys(w for w in found if w))
 
 
 def _known(what: str, names: list[str], known: Iterable[str]) -> list[str]:
@@ -168,15 +172,24 @@ def _known(what: str, names: list[str], known: Iterable[str]) -> list[str]:
     return names
 
 
-def _integers(what: str, value: Any) -> list[int]:
-    words = _words(value)
-    if not words or not all(word.isdecimal() for word in words):
+def integers(what: str, value: Any) -> list[int]:
+    """Whole numbers as they come from the command line, see `words`.
+
+    Args:
+        what: the flag.
+        value: what was given for it.
+
+    Raises:
+        ValueError: for anything else, and for none.
+    """
+    found = words(value)
+    if not found or not all(word.isdecimal() for word in found):
         raise ValueError(f"{what}: found {value!r}; allowed are whole numbers such as 0,1,2")
-    return list(dict.fromkeys(int(word) for word in words))
+    return list(dict.fromkeys(int(word) for word in found))
 
 
 def _folds(value: Any, knobs: Mapping[str, Any]) -> Sequence[int]:
-    folds = _integers("folds", value)
+    folds = integers("folds", value)
     count = knobs.get("num_folds", bundle_facts()[BUNDLES[0]]["num_folds"])
     if max(folds) >= count:
         raise ValueError(f"folds: found {max(folds)}; allowed are 0 to {count - 1}")

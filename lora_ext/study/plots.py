@@ -11,7 +11,9 @@ from typing import Any
 from lora_ext.files import whole_file
 from lora_ext.study.curves import learning_curves
 from lora_ext.study.dice_plots import dice_against_parameters, dice_per_region
+from lora_ext.study.drawing import footnote
 from lora_ext.study.overlays import overlay_page
+from lora_ext.study.pretrained import encoder_note
 from lora_ext.study.statistics import finished
 
 logger = logging.getLogger("lora_ext")
@@ -43,6 +45,8 @@ def write_plots(results: Mapping[str, Any], out: str | os.PathLike[str]) -> list
         if figure is None:
             logger.info("evaluation drew no pictures of the cases: no %s.png", name)
             continue
+        if name != "overlays":  # pasted pictures, without room for a note
+            footnote(figure, encoder_note(results))
         with whole_file(folder / f"{name}.png") as draft:
             figure.savefig(draft, format="png")
         written.append(folder / f"{name}.png")

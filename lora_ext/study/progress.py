@@ -30,12 +30,18 @@ class StudyProgress:
         self.bar = tqdm(
             total=total, initial=skipped, bar_format=BAR, disable=not terminal, dynamic_ncols=True
         )
-        self.epoch = self.dice = ""
+        self.part = self.epoch = self.dice = ""
 
-    def begin(self, run: Run) -> None:
-        """A run begins."""
+    def begin(self, run: Run, part: str = "") -> None:
+        """A run begins.
+
+        Args:
+            run: the run.
+            part: name of the part it belongs to, said before its own; empty for none.
+        """
         self.epoch = self.dice = ""
-        self.bar.set_description_str(run.title, refresh=False)
+        self.part = f"{part} " if part else ""
+        self.bar.set_description_str(self.part + run.title, refresh=False)
         self.bar.set_postfix_str("")
 
     def follow(self, line: str) -> None:
@@ -55,7 +61,8 @@ class StudyProgress:
         self.done += 1
         self.bar.n = self.done
         self.bar.refresh()
-        tqdm.write(f"{self.done}/{self.total} {_about(record)}, {self._time_left()}")
+        about = self.part + _about(record)
+        tqdm.write(f"{self.done}/{self.total} {about}, {self._time_left()}")
         sys.stdout.flush()
 
     def close(self) -> None:

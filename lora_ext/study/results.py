@@ -18,7 +18,7 @@ from lora_ext.files import whole_file
 from lora_ext.parameters import parameter_report
 from lora_ext.study.plan import Run
 from lora_ext.study.reference import REFERENCES, ReferenceNetwork
-from lora_ext.study.training_log import read_curve
+from lora_ext.study.training_log import read_curve, training_cases
 from lora_ext.unetr import ChannelLoRAUNETR
 
 ROW_ORDER = [f"{d}_{regime}" for d in DATASETS for regime in (*REGIMES, *REFERENCES)]
@@ -65,6 +65,7 @@ def make_record(
         "summary": metrics.get("summary"),
         "cases": metrics.get("cases", []),
         "curve": read_curve(folder / "training.log"),
+        "training_cases": training_cases(folder / "training.log"),
         "folder": run.folder,
     }
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from lora_ext.study.commands import OVERLAY, commands, overlay
 from lora_ext.study.plan import Run
+from lora_ext.study.pretrained import NO_ENCODER
 from lora_ext.study.process import run_process
 from lora_ext.study.results import make_record, read_json, write_json
 from lora_ext.study.training_log import epoch_of, last_lines
@@ -32,7 +33,9 @@ def finished(run: Run, out: Path) -> bool:
 def check_settings(runs: Sequence[Run], out: Path) -> None:
     """Refuse to mix: all runs below a study's folder have the same knobs and data.
 
-    A run that failed before it wrote a checkpoint may be asked for again with other knobs.
+    A run that failed before it wrote a checkpoint may be asked for again with other knobs. The
+    pre-trained encoder may be another file per data set, seed and fold, but runs with and without
+    one are not mixed in a data set.
 
     Args:
         runs: the runs that are asked for.
@@ -45,16 +48,22 @@ def check_settings(runs: Sequence[Run], out: Path) -> None:
         if _is_begun(out / run.folder):
             _check_same(_settings(run), _found_settings(out / run.folder), out / run.folder)
     planned = {out / run.folder for run in runs}
-    loose = {"dataset_dir", "pretrained"}  # differ between data sets and regimes
+    loose = {"dataset_dir", "pretrained"}  # differ between data sets, regimes, seeds and folds
     asked = {key: value for key, value in _settings(runs[0]).items() if key not in loose}
     for path in sorted((out / "runs").glob("*/*/run.json")):
         if path.parent not in planned and _is_begun(path.parent):
             found = _found_settings(path.parent)
             _check_same(asked, {k: v for k, v in found.items() if k not in loose}, path.parent)
+            _check_start(runs, found, path.parent)
 
 
 def execute(
-    run: Run, bundles: Path, out: Path, watch: Watch, keep_open: Sequence[int] = ()
+    run: Run,
+    bundles: Path,
+    out: Path,
+    watch: Watch,
+    keep_open: Sequence[int] = (),
+    root: Path | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate, from where an earlier attempt was stopped.
 
@@ -64,12 +73,13 @@ def execute(
         out: the study's folder.
         watch: called with every line of the logs.
         keep_open: file descriptors that the processes inherit.
+        root: the folder around several studies that belong together; `out` by default.
 
     Returns:
         The run's record, which is in ``run.json`` too.
     """
     folder = out / run.folder
-    state = _begin(run, folder)
+    state = _begin(run, folder, root or out)
     write_json(folder / OVERLAY, overlay(run, folder))
     argv = commands(run, bundles, folder)
     error = None
@@ -111,7 +121,16 @@ def _check_same(asked: Mapping[str, Any], found: Mapping[str, Any], folder: Path
             )
 
 
-def _begin(run: Run, folder: Path) -> dict[str, Any]:
+def _check_start(runs: Sequence[Run], found: Mapping[str, Any], folder: Path) -> None:
+    dataset = folder.parent.name.partition("_")[0]
+    starts = [run.knobs.get("pretrained") for run in runs if run.dataset == dataset]
+    theirs = found.get("pretrained")
+    for ours in starts:
+        if theirs and ours and (theirs == NO_ENCODER) != (ours == NO_ENCODER):
+            _check_same({"pretrained": ours}, {"pretrained": theirs}, folder)
+
+
+def _begin(run: Run, folder: Path, root: Path) -> dict[str, Any]:
     """Read the state of an earlier attempt, or write that of a first one."""
     if _is_begun(folder):
         return read_json(folder / "state.json")
@@ -123,19 +142,21 @@ def _begin(run: Run, folder: Path) -> dict[str, Any]:
     for name in ("run.json", "device.json", "training.log", "evaluating.log"):
         (folder / name).unlink(missing_ok=True)
     write_json(folder / "state.json", state)
-    _share_checks(run, folder)
+    _share_checks(run, folder, root)
     return state
 
 
-def _share_checks(run: Run, folder: Path) -> None:
+def _share_checks(run: Run, folder: Path, root: Path) -> None:
     """Start from the longest list of checked cases of this data set's other runs.
 
     The list knows files by size and time of change, so a changed file is read again; the others
     need not be read by every run.
     """
     name = "eval/checked_cases.json"
+    places = (f"{part}runs/{run.dataset}_*/*/{name}" for part in ("", "*/"))
     lists = sorted(
-        folder.parents[1].glob(f"{run.dataset}_*/*/{name}"), key=lambda path: path.stat().st_size
+        (path for place in places for path in root.glob(place)),
+        key=lambda path: path.stat().st_size,
     )
     if lists and not (folder / name).is_file():
         write_json(folder / name, read_json(lists[-1]))

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lora_ext.study.commands import as_word
-from lora_ext.study.locate import find_bundles
-from lora_ext.study.lock import only_study
-from lora_ext.study.plan import Run, plan_runs
-from lora_ext.study.progress import StudyProgress
-from lora_ext.study.results import write_results
-from lora_ext.study.run import check_settings, execute, finished
+from lora_ext.study.parts import Part, exit_if_failed, run_parts
+from lora_ext.study.plan import plan_runs
+from lora_ext.study.statistics import finished
 
 OWN_FLAGS = ("bundles", "seeds", "folds", "reference")
-STOPPED = 130  # exit status of a program that Ctrl-C ended
 
 
 def run_study(
@@ -44,87 +36,47 @@ def run_study(
         seeds: one or more seeds, each of the run and of its split into folds.
         folds: one or more folds.
         reference: names of reference networks, each run once per data set.
-        **knobs: other top-level settings of ``train.json``.
+        **knobs: other top-level settings of ``train.json``. All regimes but baseline need
+            ``pretrained``: a file, a pattern with ``{dataset}``, ``{seed}`` and ``{fold}``, or
+            ``none`` to start from random weights.
 
     Raises:
-        ValueError: for an unknown name, data that is not found, or a folder that holds runs with
-            other knobs or data.
+        ValueError: for an unknown name, data or a pre-trained encoder that is not found, or a
+            folder that holds runs with other knobs or data.
     """
+    folder = Path(str(out))
     runs = plan_runs(str(data_dir), bundles, seeds, folds, reference, knobs)
     own = dict(zip(OWN_FLAGS, (bundles, seeds, folds, reference), strict=True))
-    command = command_line(str(data_dir), str(out), own | knobs)
-    folder = Path(str(out))
-    check_settings(runs, folder)
-    try:
-        with only_study(folder) as keep_open, _ended_by_signals():
-            _run_all(runs, folder, command, keep_open)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(STOPPED)
-    _report(write_results(folder, command), folder)
-
-
-def command_line(data_dir: str, out: str, settings: Mapping[str, Any]) -> str:
-    """Write a study's command line.
-
-    Args:
-        data_dir: the data folder.
-        out: the study's folder.
-        settings: all other flags; the study's own are left out where they are None.
-    """
-    words = ["python", "-m", "lora_ext", "study", "--data_dir", data_dir, "--out", out]
-    for key, value in settings.items():
-        if key in OWN_FLAGS and isinstance(value, (list, tuple)):
-            words += [f"--{key}", ",".join(map(str, value))]
-        elif value is not None or key not in OWN_FLAGS:
-            words += [f"--{key}", as_word(value)]
-    return shlex.join(words)
-
-
-def _run_all(runs: Sequence[Run], out: Path, command: str, keep_open: Sequence[int]) -> None:
-    bundles = find_bundles([run.bundle for run in runs], out)
-    open_runs = [run for run in runs if not finished(run, out)]
-    progress = StudyProgress(len(runs), len(runs) - len(open_runs))
-    try:
-        for run in open_runs:
-            progress.begin(run)
-            record = execute(run, bundles, out, progress.follow, keep_open)
-            write_results(out, command)
-            progress.end(record)
-    finally:
-        progress.close()
-
-
-def _report(results: dict[str, Any], out: Path) -> None:
-    failed = [r for r in results["runs"] if r["status"] == "failed"]
-    if len(failed) < len(results["runs"]):
+    command = command_line("study", str(data_dir), str(out), own, knobs)
+    parts = [Part(folder, runs)]
+    results = run_parts(parts, folder, command)
+    if finished(results[0]):
         from lora_ext.study.plots import write_plots
         from lora_ext.study.tables import write_tables
 
-        write_tables(results, out)
-        write_plots(results, out)
-        print(f"results.json, tables and plots are in {out}")
-    for record in failed:
-        print(
-            f"failed: {out / record['folder']}; the same command tries it again\n{record['error']}",
-            file=sys.stderr,
-        )
-    if failed:
-        sys.exit(1)
+        write_tables(results[0], folder)
+        write_plots(results[0], folder)
+        print(f"results.json, tables and plots are in {folder}")
+    exit_if_failed(parts, results)
 
 
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end the study as Ctrl-C does, so that it takes its child along."""
+def command_line(
+    verb: str, data_dir: str, out: str, own: Mapping[str, Any], knobs: Mapping[str, Any]
+) -> str:
+    """Write the command line of a study or an ablation.
 
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    Args:
+        verb: ``study`` or ``ablation``.
+        data_dir: the data folder.
+        out: the study's folder.
+        own: the verb's own flags, lists with commas between; left out where they are None.
+        knobs: settings of ``train.json``.
+    """
+    words = ["python", "-m", "lora_ext", verb, "--data_dir", data_dir, "--out", out]
+    for key, value in own.items():
+        if value is not None:
+            listed = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            words += [f"--{key}", listed]
+    for key, value in knobs.items():
+        words += [f"--{key}", as_word(value)]
+    return shlex.join(words)

@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-TRAINED = re.compile(r"epoch (\d+)/(\d+): loss (\S+), learning rate (\S+), ")
+TRAINED = re.compile(r"epoch (\d+)/(\d+): loss (\S+), learning rate (\S+), (?:(\d+\.\d) s$)?")
+CASES = re.compile(r"\b(\d+) training cases, \d+ validation cases ")
 VALIDATED = re.compile(r"epoch (\d+)/(\d+): validation pooled_dice (\S+) ")
 
 
@@ -21,8 +22,8 @@ def read_curve(log: Path) -> list[dict[str, Any]]:
         log: the log; it may not exist yet.
 
     Returns:
-        One point per epoch: ``epoch``, ``loss``, ``learning_rate`` and ``val_pooled_dice``, which
-        is None where there was no validation.
+        One point per epoch: ``epoch``, ``loss``, ``learning_rate``, ``seconds`` of training to a
+        tenth, and ``val_pooled_dice``, which is None where there was no validation.
     """
     points: dict[int, dict[str, Any]] = {}
     if not log.is_file():
@@ -33,11 +34,19 @@ def read_curve(log: Path) -> list[dict[str, Any]]:
                 "epoch": int(match[1]),
                 "loss": float(match[3]),
                 "learning_rate": float(match[4]),
+                "seconds": float(match[5]) if match[5] else None,
                 "val_pooled_dice": None,
             }
         elif (match := VALIDATED.search(line)) and int(match[1]) in points:
             points[int(match[1])]["val_pooled_dice"] = float(match[3])
     return [points[epoch] for epoch in sorted(points)]
+
+
+def training_cases(log: Path) -> int | None:
+    """The number of cases that a run trained on, None where its log does not tell."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    match = CASES.search(text)
+    return int(match[1]) if match else None
 
 
 def epoch_of(line: str) -> tuple[int, int] | None:

@@ -3,7 +3,17 @@
 from lora_ext.training.best import BestModel
 from lora_ext.training.loss import RegionDiceCELoss
 from lora_ext.training.panels import OverlayPanels
+from lora_ext.training.precision import CPUPrecisionInferer
 from lora_ext.training.progress import TrainingLog
+from lora_ext.training.rates import parameter_groups
 from lora_ext.training.resume import LastCheckpoint
 
-__all__ = ["BestModel", "LastCheckpoint", "OverlayPanels", "RegionDiceCELoss", "TrainingLog"]
+__all__ = [
+    "BestModel",
+    "CPUPrecisionInferer",
+    "LastCheckpoint",
+    "OverlayPanels",
+    "RegionDiceCELoss",
+    "TrainingLog",
+    "parameter_groups",
+]

@@ -43,7 +43,11 @@ class BestModel:
         state: Any = engine.state  # MONAI adds the best metric's epoch to it
         if state.best_metric_epoch != state.epoch:
             return
+        self.save()
+        logger.debug("best model saved to %s", self.ckpt_dir)
+
+    def save(self) -> None:
+        """Write the network's files."""
         save_model(self.network, self.ckpt_dir / "model.pt")
         if "encoder" not in get_regime(self.network.regime).trained:
             save_adapter(self.network, self.ckpt_dir / "adapter.safetensors")
-        logger.debug("best model saved to %s", self.ckpt_dir)

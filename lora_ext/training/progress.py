@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from torch.optim import Optimizer
@@ -97,4 +98,4 @@ class TrainingLog:
 def _loss(output: Any) -> float:
     """The loss out of a trainer's output, decollated or not."""
     item = output[0] if isinstance(output, Sequence) else output
-    return float(item["loss"])
+    return float(torch.as_tensor(item["loss"]).detach())

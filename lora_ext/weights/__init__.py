@@ -1,8 +1,10 @@
 """Weights in and out: pre-trained encoders, adapter files, whole models."""
 
 from lora_ext.weights.adapters import load_adapter, save_adapter
-from lora_ext.weights.encoders import EncoderReport, load_encoder, start_encoder
+from lora_ext.weights.encoder_files import save_encoder
+from lora_ext.weights.encoders import EncoderReport, load_encoder
 from lora_ext.weights.models import load_model, save_model
+from lora_ext.weights.start import start_encoder
 
 __all__ = [
     "EncoderReport",
@@ -10,6 +12,7 @@ __all__ = [
     "load_encoder",
     "load_model",
     "save_adapter",
+    "save_encoder",
     "save_model",
     "start_encoder",
 ]

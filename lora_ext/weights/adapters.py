@@ -12,19 +12,20 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from lora_ext.files import whole_file
 from lora_ext.regimes import REGIMES, parameter_parts
-from lora_ext.weights.reading import read_tensors
+from lora_ext.weights.reading import read_metadata, read_tensors
 
 if TYPE_CHECKING:
     from lora_ext.unetr import ChannelLoRAUNETR
 
 FORMAT = "lora_ext adapter 1"
+# Settings that change what a network computes, and that its tensors do not show.
+UNSEEN = {"lora_alpha", "lora_scaling", "num_heads", "modalities"}
 
 
 def encoder_fingerprint(network: ChannelLoRAUNETR) -> str:
@@ -77,17 +78,19 @@ def load_adapter(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> Non
     Raises:
         ValueError: if it is no adapter file, was made for another encoder, or does not fit.
     """
-    tensors = read_tensors(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+    tensors, metadata = read_tensors(path), read_metadata(path)
     if metadata.get("format") != FORMAT:
         found = metadata.get("format")
         raise ValueError(f"{path}: not an adapter file; format is {found!r}, not {FORMAT!r}")
     targets = adapter_tensors(network)
-    differing = [k for k in targets if k in tensors and tensors[k].shape != targets[k].shape]
-    if tensors.keys() != targets.keys() or differing:
-        made = json.loads(metadata["network"])
-        wrong = {k: v for k, v in made.items() if network.config.get(k) != v}
+    made = json.loads(metadata["network"])
+    wrong = {k: v for k, v in made.items() if network.config.get(k) != v}
+    fits = tensors.keys() == targets.keys() and all(
+        tensors[k].shape == targets[k].shape for k in targets
+    )
+    adapters = REGIMES[network.regime].adapters
+    unseen = {k for k in wrong if k in UNSEEN and (adapters or not k.startswith("lora_"))}
+    if not fits or unseen:
         raise ValueError(f"{path}: made for a network with {wrong}; this one differs there")
     if metadata["encoder_sha256"] != encoder_fingerprint(network):
         raise ValueError(

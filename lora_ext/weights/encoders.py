@@ -1,35 +1,36 @@
 """Pre-trained single-channel ViTs into the shared encoder (DESIGN section 6).
 
 Taken are MONAI's own key names (``patch_embedding.*``, ``blocks.*``, ``norm.*``) under any prefix:
-a ``ViT``, ``MaskedAutoEncoderViT``, ``ViTAutoEnc``, ``UNETR`` or one of our networks, wrapped or
-not. Nothing is skipped in silence: the report names every key.
+a ``ViT``, ``MaskedAutoEncoderViT``, ``ViTAutoEnc``, ``UNETR`` or one of our networks without
+adapters, wrapped or not. Nothing is skipped in silence: the report names every key.
 """
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import nn
 
 from lora_ext.encoder import PATCH_SIZE
-from lora_ext.regimes import get_regime, parameter_parts
+from lora_ext.regimes import parameter_parts
+from lora_ext.weights.encoder_files import encoder_facts
+from lora_ext.weights.positions import Resampling, fit_positions
 from lora_ext.weights.reading import read_tensors
+from lora_ext.weights.vit_keys import check_keys, vit_tensors
+from lora_ext.weights.vit_sizes import check_sizes, vit_sizes
 
 if TYPE_CHECKING:
     from lora_ext.unetr import ChannelLoRAUNETR
 
-logger = logging.getLogger(__name__)
-
-FINAL_NORM = re.compile(r"^blocks\.\d+\.(weight|bias)$")
 POSITIONS = "patch_embedding.position_embeddings"
 MAY_BE_MISSING = ("norm.weight", "norm.bias")  # an encoder may end without a final norm
+SHOWN = 5  # kinds of skipped keys in a line of the console
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,15 @@ class EncoderReport:
     loaded: list[str]
     skipped: list[str]
     missing: list[str]
-    resampled: tuple[list[int], list[int]] | None = field(default=None)
+    resampled: Resampling | None = field(default=None)
 
     def __str__(self) -> str:
         """One line for the console."""
         text = (
             f"encoder loaded from {self.path}: {len(self.loaded)} keys loaded, "
-            f"{len(self.skipped)} skipped, {len(self.missing)} missing"
+            f"{len(self.skipped)} skipped{_in_brackets(_kinds(self.skipped))}, "
+            f"{len(self.missing)} missing{_in_brackets(self.missing)}"
         )
-        if self.missing:
-            text += f" ({', '.join(self.missing)})"
         if self.resampled:
             text += f"; position embeddings resampled from {self.resampled[0]} patches to "
             text += f"{self.resampled[1]}"
@@ -75,130 +75,54 @@ def load_encoder(
         network: the network whose encoder is filled; adapters, fusion and decoder stay as they are.
         path: ``.safetensors`` or a torch file that opens with ``weights_only=True``.
         source_img_size: input size in voxels that the file's position embeddings were made for;
-            needed only when their grid is neither this network's nor a cube.
+            needed only when their grid is neither this network's nor a cube, and the file is not
+            one of `save_encoder`'s, which say it themselves.
 
     Returns:
         Every key loaded, skipped and missing.
 
     Raises:
-        ValueError: if the file has no ViT blocks or several sets of them, if a weight of the patch
-            embedding or of a block is missing or has another shape, or if the position embeddings
-            cannot be resampled.
+        ValueError: if the file has no ViT blocks or several sets of them, if its sizes differ from
+            the network's, if a weight of the patch embedding or of a block is missing, has another
+            shape or would be lost, or if the position embeddings cannot be resampled.
     """
-    source, skipped = _strip_prefix(read_tensors(path), path)
-    base = {id(p) for p in parameter_parts(network)["encoder"]}
-    targets = {k: p for k, p in network.encoder.named_parameters() if id(p) in base}
+    source, skipped = vit_tensors(read_tensors(path), path)
+    facts, targets = encoder_facts(path), _encoder_weights(network)
+    ours = {**vit_sizes(targets), "attention heads": network.config["num_heads"]}
+    check_sizes({**vit_sizes(source), **_heads(facts)}, ours, path)
     resampled = None
-    if POSITIONS in source and POSITIONS in targets:
+    if POSITIONS in source:
+        if source_img_size is None and "img_size" in facts:
+            source_img_size = json.loads(facts["img_size"])
         grid = [size // PATCH_SIZE for size in network.encoder.img_size]
-        source[POSITIONS], resampled = _fit_positions(
-            source[POSITIONS], grid, source_img_size, path
-        )
-    missing = [k for k in targets if k not in source]
-    _check_fit(source, targets, missing, path)
+        positions, resampled = fit_positions(source[POSITIONS], grid, source_img_size, path)
+        source[POSITIONS] = positions
+    check_keys(source, targets, path, MAY_BE_MISSING)
     with torch.no_grad():
         for key in targets.keys() & source.keys():
             targets[key].copy_(source[key])
     skipped += [k for k in source if k not in targets]
-    loaded = [k for k in targets if k in source]
+    loaded, missing = [k for k in targets if k in source], [k for k in targets if k not in source]
     return EncoderReport(os.fspath(path), loaded, sorted(skipped), missing, resampled)
 
 
-def start_encoder(network: ChannelLoRAUNETR, pretrained: str | None) -> None:
-    """Bring the encoder to where the network's regime starts from, and say so in the log.
-
-    Args:
-        network: a fresh network.
-        pretrained: path of the pre-trained ViT; ``None`` or ``"none"`` leaves it random.
-
-    Raises:
-        ValueError: if `pretrained` is given for a regime that starts at random, or does not fit.
-    """
-    wanted = get_regime(network.regime).pretrained
-    given = pretrained is not None and str(pretrained).lower() != "none"
-    if given and not wanted:
-        raise ValueError(
-            f"regime {network.regime!r} starts from a random encoder, but pretrained={pretrained!r}"
-            " was given; use regime 'finetune' to start from it, or leave pretrained out"
-        )
-    if given:
-        logger.info("%s", load_encoder(network, str(pretrained)))
-    elif wanted:
-        logger.warning(
-            "regime %r expects a pre-trained encoder and none was given (--pretrained FILE): "
-            "it starts from random weights",
-            network.regime,
-        )
+def _encoder_weights(network: ChannelLoRAUNETR) -> dict[str, nn.Parameter]:
+    """The shared encoder's weights without adapters, by MONAI's names."""
+    base = {id(p) for p in parameter_parts(network)["encoder"]}
+    return {k: p for k, p in network.encoder.named_parameters() if id(p) in base}
 
 
-def _strip_prefix(
-    tensors: dict[str, Tensor], path: str | os.PathLike[str]
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Keep the keys beside the ViT's blocks, without their prefix; list the others."""
-    anchor = "blocks.0.norm1.weight"
-    prefixes = [k.removesuffix(anchor) for k in tensors if k.endswith(anchor)]
-    prefixes = [p for p in prefixes if p == "" or p.endswith(".")]
-    if len(prefixes) != 1:
-        raise ValueError(
-            f"{path}: expected the blocks of one MONAI ViT (a key ending in '{anchor}'); found "
-            f"{prefixes or 'none'} among {len(tensors)} keys such as {sorted(tensors)[:3]}"
-        )
-    prefix = prefixes[0]
-    inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    # MONAI's masked auto-encoder keeps the final norm as one more entry of its blocks.
-    inside = {FINAL_NORM.sub(r"norm.\1", k): v for k, v in inside.items()}
-    return inside, [k for k in tensors if not k.startswith(prefix)]
+def _heads(facts: dict[str, str]) -> dict[str, Any]:
+    return {"attention heads": int(facts["num_heads"])} if "num_heads" in facts else {}
 
 
-def _check_fit(
-    source: dict[str, Tensor],
-    targets: dict[str, torch.nn.Parameter],
-    missing: list[str],
-    path: str | os.PathLike[str],
-) -> None:
-    found, depth = (
-        len({k.split(".")[1] for k in keys if k.startswith("blocks.")})
-        for keys in (source, targets)
-    )
-    if found != depth:
-        raise ValueError(f"{path}: has {found} transformer blocks; the encoder has {depth}")
-    lost = [k for k in missing if k not in MAY_BE_MISSING]
-    if lost:
-        raise ValueError(f"{path}: lacks {len(lost)} encoder weights, the first is {lost[0]!r}")
-    for key, target in targets.items():
-        if key in source and source[key].shape != target.shape:
-            raise ValueError(
-                f"{path}: {key!r} has shape {list(source[key].shape)}; "
-                f"the encoder needs {list(target.shape)}"
-            )
+def _kinds(keys: Sequence[str]) -> list[str]:
+    """The modules that keys belong to, block numbers as ``*``, at most `SHOWN` of them."""
+    numbered = (re.sub(r"\.\d+(?=\.)", ".*", key) for key in keys)
+    kinds = list(dict.fromkeys(key.rpartition(".")[0] or key for key in numbered))
+    more = [f"and {len(kinds) - SHOWN} more kinds"] if len(kinds) > SHOWN else []
+    return kinds[:SHOWN] + more
 
 
-def _fit_positions(
-    positions: Tensor,
-    grid: list[int],
-    source_img_size: Sequence[int] | None,
-    path: str | os.PathLike[str],
-) -> tuple[Tensor, tuple[list[int], list[int]] | None]:
-    """Drop a class token and resample position embeddings (1, N, hidden) to another grid."""
-    count = positions.shape[1]
-    wanted = grid[0] * grid[1] * grid[2]
-    if source_img_size is not None:
-        found = [size // PATCH_SIZE for size in source_img_size]
-    elif count in (wanted, wanted + 1):
-        found = grid
-    else:
-        nearest = round(count ** (1 / 3))
-        side = next((s for s in (nearest, nearest - 1) if s**3 in (count, count - 1)), 0)
-        found = [side, side, side]
-    patches = found[0] * found[1] * found[2]
-    if patches == 0 or count not in (patches, patches + 1):
-        raise ValueError(
-            f"{path}: {count} position embeddings fit neither this network's {grid} patches nor a "
-            "cube; give source_img_size, the input size in voxels that they were made for"
-        )
-    positions = positions[:, count - patches :]
-    if found == grid:
-        return positions, None
-    volume = positions.transpose(1, 2).reshape(1, -1, *found).float()
-    volume = functional.interpolate(volume, size=grid, mode="trilinear", align_corners=False)
-    return volume.flatten(2).transpose(1, 2), (found, grid)
+def _in_brackets(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""

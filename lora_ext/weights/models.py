@@ -66,10 +66,12 @@ def load_model(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
 
 def _check_record(made: dict, network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
     ours = json.loads(json.dumps(network.config))
-    adapters = made.get("regime") == "lora" or ours["regime"] == "lora"
+    if "lora_rank" in made:
+        made.setdefault("lora_scaling", "rank_stabilised")  # records of before there was a choice
+    adapters = made.get("regime") == "lora" or ours.get("regime") == "lora"
     names = [k for k in made if k not in FREE and (adapters or not k.startswith("lora_"))]
     wrong = [k for k in names if made[k] != ours.get(k)]
-    if made.get("modalities") != ours["modalities"]:
+    if made.get("modalities") != ours.get("modalities"):
         wrong.append("modalities")
     if wrong:
         flags = " ".join(f'--{KNOBS.get(k, k)} "{made[k]}"' for k in wrong)

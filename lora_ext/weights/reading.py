@@ -44,6 +44,14 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return tensors
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the text that a readable ``.safetensors`` file says of itself; none in other files."""
+    if Path(path).suffix != ".safetensors":
+        return {}
+    with safetensors.safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
 def _flat_tensors(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         return {}

@@ -10,7 +10,7 @@ SMALL = [
     *("--roi_size", "[32,32,16]", "--feature_size", "4", "--hidden_size", "24", "--mlp_dim", "32"),
     *("--num_layers", "2", "--num_heads", "2", "--num_workers", "0", "--sw_overlap", "0.0"),
 ]
-SHORT = ["--epochs", "1", "--batch_size", "2", "--crops_per_case", "1"]
+SHORT = ["--epochs", "1", "--batch_size", "2", "--crops_per_case", "1", "--pretrained", "none"]
 
 
 def monai_bundle(*arguments, cwd):
@@ -52,6 +52,17 @@ def test_training_evaluating_and_inference(workplace, tmp_path_factory, tasks, i
     infer = monai_bundle("run", "--config_file", f"{configs}/inference.json", *data, cwd=cwd)
     assert infer.returncode == 0, infer.stderr
     assert [p.name for p in (bundle / "eval" / "segmentations").iterdir()] == ["brats_0006.nii.gz"]
+
+
+def test_regime_that_starts_from_an_encoder_does_not_start_without_one(workplace, tasks):
+    done = monai_bundle(
+        "run", "training", "--config_file", "bundles/brats_lora32/configs/train.json",
+        "--dataset_dir", tasks["brats"], *SMALL, cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 1
+    sentence = done.stderr.splitlines()[-2]
+    assert sentence.startswith("error: regime 'lora' starts from a pre-trained encoder")
+    assert "--pretrained none" in sentence
 
 
 def test_run_is_the_same_as_training_and_bad_input_is_one_sentence(workplace, tasks):

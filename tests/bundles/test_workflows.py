@@ -48,6 +48,7 @@ def run_bundle(root, tmp_path, tasks):
                 "output_dir": str(tmp_path / kind),
                 **TINY,
                 **(TRAINING if kind == "train" else {}),
+                **({"pretrained": "none"} if kind == "train" else {}),
                 **settings,
             },
         )

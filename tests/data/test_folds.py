@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
-from lora_ext.data.folds import split_fold
+from lora_ext.data.folds import draw_training_cases, split_fold
 
 NAMES = [f"BRATS_{i:03d}" for i in range(1, 24)]
 
@@ -60,3 +61,29 @@ def test_a_fold_out_of_range_is_refused_with_the_range(fold, num_folds, words):
 def test_a_repeated_name_is_refused_by_name():
     with pytest.raises(ValueError, match="case names b more than once"):
         split_fold(["a", "b", "c", "b"], 0, 2, seed=0)
+
+
+def test_fewer_training_cases_are_part_of_more_and_all_are_all():
+    draws = [draw_training_cases(NAMES, count, seed=3) for count in range(1, len(NAMES) + 1)]
+    for count, (fewer, more) in enumerate(pairwise(draws), start=1):
+        assert len(fewer) == count
+        assert set(fewer) < set(more)
+        assert fewer == sorted(fewer)
+    assert draws[-1] == draw_training_cases(NAMES, None, seed=3) == NAMES
+
+
+def test_training_cases_depend_on_the_seed_and_not_on_the_order():
+    shuffled = random.Random(3).sample(NAMES, len(NAMES))
+    assert draw_training_cases(shuffled, 8, seed=0) == draw_training_cases(NAMES, 8, seed=0)
+    assert len({tuple(draw_training_cases(NAMES, 8, seed)) for seed in range(5)}) == 5
+
+
+def test_the_draw_stays_the_one_that_earlier_runs_used():
+    assert draw_training_cases("abcdefgh", 3, seed=0) == ["b", "d", "h"]
+
+
+@pytest.mark.parametrize("count", [0, -1, 24, 2.0, "8", True])
+def test_a_number_of_training_cases_out_of_range_is_refused_with_the_range(count):
+    words = rf"training_cases: found {count!r}; allowed are 1 to 23"
+    with pytest.raises(ValueError, match=words):
+        draw_training_cases(NAMES, count, seed=0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lora_ext.study.legends import (
+    dataset_notes,
     failed_block,
     provenance,
-    random_start_line,
     run_lines,
     settings_line,
 )
@@ -24,18 +24,18 @@ def test_settings_that_only_some_regimes_have_name_them(make_results):
     for run in results["runs"]:
         run["knobs"] = {"epochs": 5}
         if run["regime"] in ("finetune", "lora32"):
-            run["knobs"]["pretrained"] = "vit.pt"
+            run["knobs"] |= {"pretrained": "vit.pt", "amp": False}
     line = settings_line(results, "brats")
-    assert line.endswith("defaults: `epochs` 5; `pretrained` vit.pt (Finetune, LoRA-32).")
+    assert line.endswith("defaults: `epochs` 5; `amp` False (Finetune, LoRA-32).")
     assert settings_line({"runs": [run | {"knobs": {}}]}, "brats") == ""
 
 
-def test_regimes_that_ran_without_a_pretrained_encoder_are_named(make_results):
-    results = make_results(("brats",), ("baseline", "finetune", "lora32", "segresnet"))
-    assert "Finetune, LoRA-32 started from random weights" in random_start_line(results, "brats")
+def test_the_notes_tell_which_encoder_the_regimes_started_from(make_results):
+    results = make_results(("brats",), ("baseline", "lora32"))
+    assert "LoRA-32 started from random weights" in dataset_notes(results, "brats")
     for run in results["runs"]:
         run["knobs"]["pretrained"] = "vit.pt"
-    assert random_start_line(results, "brats") == ""
+    assert "Pre-trained encoder of LoRA-32: `vit.pt`." in dataset_notes(results, "brats")
 
 
 def test_cases_that_differ_between_runs_are_a_range(make_run):

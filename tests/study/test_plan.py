@@ -53,6 +53,7 @@ def test_references_run_once_per_data_set(data):
 def test_a_pretrained_encoder_goes_only_to_rows_that_start_from_one(data):
     bundles = "brats_baseline,brats_finetune,brats_lora16"
     runs = plan_runs(data, bundles, reference="unetr", knobs={"pretrained": "vit.pt", "epochs": 3})
+    assert {run.knobs.get("pretrained") for run in runs} == {None, "vit.pt"}
     assert {run.row: "pretrained" in run.knobs for run in runs} == {
         "brats_baseline": False,
         "brats_finetune": True,
@@ -60,6 +61,16 @@ def test_a_pretrained_encoder_goes_only_to_rows_that_start_from_one(data):
         "brats_unetr": False,
     }
     assert all(run.knobs["epochs"] == 3 for run in runs)
+
+
+def test_a_pattern_gives_every_run_its_own_encoder(data):
+    pattern = "pre/{dataset}_seed{seed}_fold{fold}.pt"
+    bundles = "brats_frozen,prostatex_frozen"
+    runs = plan_runs(data, bundles, (0, 1), (0, 3), knobs={"pretrained": pattern})
+    assert [run.knobs["pretrained"] for run in runs] == [
+        f"pre/{run.dataset}_seed{run.seed}_fold{run.fold}.pt" for run in runs
+    ]
+    assert len({run.knobs["pretrained"] for run in runs}) == 8
 
 
 def test_knobs_are_kept_as_json_holds_them():
@@ -75,6 +86,7 @@ def test_knobs_are_settings_and_not_wiring(root):
     knobs = known_knobs()
     assert set(knobs) <= set(config)
     assert {"device", "epochs", "learning_rate", "roi_size", "modalities", "amp"} <= set(knobs)
+    assert {"pretrained", "training_cases", "lora_scaling", "lora_targets"} <= set(knobs)
     assert not {"network_def", "train", "imports", "cases", "mixed_precision"} & set(knobs)
 
 
@@ -89,6 +101,11 @@ def test_knobs_are_settings_and_not_wiring(root):
         ({"knobs": {"seed": 1}}, "unknown knob --seed; .* --seeds"),
         ({"seeds": "one"}, "seeds: found 'one'; allowed are whole numbers"),
         ({"seeds": ""}, "seeds: found ''; allowed are whole numbers"),
+        ({"knobs": {"lora_rank": 8}}, "unknown knob --lora_rank; known are "),
+        (
+            {"knobs": {"pretrained": "{row}.pt"}},
+            r"found \{row\} in .*; allowed are \{dataset\} and",
+        ),
         ({"folds": 5}, "folds: found 5; allowed are 0 to 4"),
         ({"folds": 2, "knobs": {"num_folds": 2}}, "folds: found 2; allowed are 0 to 1"),
     ],

@@ -62,3 +62,11 @@ def test_a_failed_run_tells_its_reason(say):
     error = "training ended with exit status 1\nTraceback\nerror: no such file\n(X=1 shows where)"
     out, _ = say(False, RECORD | {"status": "failed", "error": error, "summary": None})
     assert "FAILED after 2.0 min (error: no such file)" in out
+
+
+def test_a_part_is_named_before_its_run(capsys):
+    progress = StudyProgress(2, 0)
+    progress.begin(RUN, "rank4_classical")
+    progress.end(RECORD)
+    progress.close()
+    assert capsys.readouterr().out.startswith("1/2 rank4_classical brats_frozen seed 2 fold 1: ")

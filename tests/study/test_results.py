@@ -21,7 +21,7 @@ ARGV = {"training": ["python"], "evaluating": ["python"]}
 KEYS = {
     "row", "dataset", "regime", "reference", "bundle", "seed", "fold", "knobs", "commands",
     "status", "error", "seconds", "peak_memory_mb", "parameters", "regions", "summary", "cases",
-    "curve", "folder",
+    "curve", "training_cases", "folder",
 }  # fmt: skip
 
 

@@ -48,7 +48,8 @@ def test_a_run_trains_evaluates_and_is_finished(start, calls, tmp_path):
     assert finished(RUN, tmp_path / "R")
     assert calls() == [["brats_frozen", "training", None], ["brats_frozen", "evaluating", None]]
     assert record["status"] == "done"
-    assert record["summary"] == {"pooled_dice": 0.25}
+    assert record["summary"]["pooled_dice"] == 0.25
+    assert record["training_cases"] == 4
     assert [point["loss"] for point in record["curve"]] == [1.5, 1.25]
     assert any("epoch 2/2" in line for line in lines)
     folder = tmp_path / "R" / RUN.folder
@@ -131,6 +132,22 @@ def test_other_rows_of_the_folder_must_have_the_same_knobs(start):
         start(replace(RUN, row="brats_lora16", bundle="brats_lora16", knobs={"epochs": 9}))
 
 
+def test_runs_with_and_without_an_encoder_are_not_mixed_in_a_data_set(start):
+    def with_start(pretrained, **change):
+        return replace(RUN, knobs={"epochs": 2, "pretrained": pretrained}, **change)
+
+    start(with_start("fold0.pt"))
+    start(with_start("fold1.pt", fold=1))
+    other = {"row": "prostatex_frozen", "dataset": "prostatex", "bundle": "prostatex_frozen"}
+    start(with_start("none", **other))
+    with pytest.raises(
+        ValueError, match=r"with pretrained fold\d.pt, and pretrained none is asked"
+    ):
+        start(with_start("none", fold=2))
+    with pytest.raises(ValueError, match=r"pretrained fold0.pt, and pretrained fold1.pt is asked"):
+        start(with_start("fold1.pt"))
+
+
 def test_a_run_that_failed_at_the_start_may_be_tried_with_other_knobs(start, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "brats_frozen training")
     assert start()["status"] == "failed"
@@ -138,6 +155,19 @@ def test_a_run_that_failed_at_the_start_may_be_tried_with_other_knobs(start, mon
     record = start(replace(RUN, knobs={"epochs": 2, "batch_size": 1}))
     assert record["status"] == "done"
     assert record["knobs"]["batch_size"] == 1
+
+
+def test_cases_that_a_neighbouring_study_below_the_same_root_checked_are_taken_over(
+    start, tmp_path
+):
+    checked = f"runs/{RUN.row}/seed0_fold0/eval/checked_cases.json"
+    neighbour = tmp_path / "root" / "rank4" / checked
+    neighbour.parent.mkdir(parents=True)
+    neighbour.write_text(json.dumps({"a": "b"}))
+    for name, root in (("rank8", tmp_path / "root"), ("alone", None)):
+        out = tmp_path / "root" / name
+        execute(RUN, Path("bundles"), out, print, root=root)
+        assert (out / checked).is_file() == (root is not None)
 
 
 def test_cases_that_another_run_of_the_data_set_checked_are_not_checked_again(start, tmp_path):

@@ -16,6 +16,7 @@ from lora_ext.study import process, run_study
 from lora_ext.study.study import command_line
 
 FAKE = Path(__file__).with_name("fake_bundle.py")
+NONE = "none"
 TINY = {
     "roi_size": (32, 32, 16),
     "feature_size": 4,
@@ -62,7 +63,9 @@ def results():
 
 def test_a_study_runs_everything_once_and_writes_the_tables(fake, written, capsys):
     for _ in range(2):
-        run_study("data", "R", "brats_frozen,brats_lora16", seeds=(0, 1), reference="segresnet")
+        run_study(
+            "data", "R", "brats_frozen,brats_lora16", (0, 1), reference="segresnet", pretrained=NONE
+        )
     rows = ["brats_frozen", "brats_lora16", "brats_segresnet"]
     assert [row for row, kind in fake() if kind == "training"] == rows * 2
     assert [(r["row"], r["seed"]) for r in results()["runs"]] == [
@@ -79,7 +82,7 @@ def test_a_study_runs_everything_once_and_writes_the_tables(fake, written, capsy
 def test_a_failed_run_does_not_end_the_others_and_is_tried_again(fake, capsys, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "brats_frozen training")
     with pytest.raises(SystemExit) as caught:
-        run_study("data", "R", "brats_frozen,brats_lora16")
+        run_study("data", "R", "brats_frozen,brats_lora16", pretrained=NONE)
     assert caught.value.code == 1
     states = {r["row"]: r["status"] for r in results()["runs"]}
     assert states == {"brats_frozen": "failed", "brats_lora16": "done"}
@@ -88,7 +91,7 @@ def test_a_failed_run_does_not_end_the_others_and_is_tried_again(fake, capsys, m
     assert "error: the fake failed" in said.out
     assert "runs/brats_frozen/seed0_fold0" in said.err
     monkeypatch.delenv("FAKE_FAIL")
-    run_study("data", "R", "brats_frozen,brats_lora16")
+    run_study("data", "R", "brats_frozen,brats_lora16", pretrained=NONE)
     assert {r["status"] for r in results()["runs"]} == {"done"}
     assert [row for row, _ in fake()].count("brats_lora16") == 2  # one training, one evaluation
 
@@ -96,14 +99,14 @@ def test_a_failed_run_does_not_end_the_others_and_is_tried_again(fake, capsys, m
 def test_no_tables_are_tried_when_every_run_failed(fake, written, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "brats_frozen training")
     with pytest.raises(SystemExit):
-        run_study("data", "R", "brats_frozen")
+        run_study("data", "R", "brats_frozen", pretrained=NONE)
     assert written == []
     assert results()["device"] == "unknown"
 
 
 def test_earlier_rows_stay_in_the_results(fake):
-    run_study("data", "R", "brats_lora16")
-    run_study("data", "R", "brats_frozen")
+    run_study("data", "R", "brats_lora16", pretrained=NONE)
+    run_study("data", "R", "brats_frozen", pretrained=NONE)
     assert [r["row"] for r in results()["runs"]] == ["brats_frozen", "brats_lora16"]
 
 
@@ -113,9 +116,41 @@ def test_bad_requests_end_before_anything_is_run(fake):
     assert not Path("R").exists()
 
 
+def test_no_encoder_or_a_missing_one_ends_before_anything_is_run(fake):
+    with pytest.raises(ValueError, match=r"brats_frozen starts .*; pass --pretrained FILE, or"):
+        run_study("data", "R", "brats_baseline,brats_frozen")
+    Path("pre_fold0.pt").touch()
+    with pytest.raises(ValueError, match=r"found no file pre_fold1.pt, which brats_lora16 seed 0"):
+        run_study("data", "R", "brats_lora16", folds=(0, 1), pretrained="pre_fold{fold}.pt")
+    assert not Path("R").exists()
+
+
+def test_every_run_gets_its_encoder_on_its_command_line(fake):
+    for fold in (0, 1):
+        Path(f"brats_fold{fold}.pt").touch()
+    pattern = "{dataset}_fold{fold}.pt"
+    run_study("data", "R", "brats_baseline,brats_frozen", folds=(0, 1), pretrained=pattern)
+    words = [r["commands"]["training"] for r in results()["runs"]]
+    given = [w[w.index("--pretrained") + 1] if "--pretrained" in w else None for w in words]
+    assert given == [None, None, "brats_fold0.pt", "brats_fold1.pt"]
+    for fold in (0, 1):
+        Path(f"brats_fold{fold}.pt").unlink()  # finished runs need it no more
+    run_study("data", "R", "brats_baseline,brats_frozen", folds=(0, 1), pretrained=pattern)
+
+
+def test_starting_without_an_encoder_is_passed_on(fake):
+    run_study("data", "R", "brats_frozen", pretrained="None", training_cases=4)
+    (record,) = results()["runs"]
+    assert record["knobs"] == {"pretrained": "none", "training_cases": 4}
+    words = record["commands"]["training"]
+    assert words[words.index("--pretrained") + 1] == "none"
+    assert words[words.index("--training_cases") + 1] == "4"
+
+
 def test_the_command_line_is_recorded_as_it_could_be_typed():
-    flags = {"bundles": ("a", "b"), "seeds": (0, 1), "folds": None, "roi_size": (32, 32, 16)}
-    assert command_line("my data", "R", {**flags, "pretrained": None}) == (
+    flags = {"bundles": ("a", "b"), "seeds": (0, 1), "folds": None}
+    knobs = {"roi_size": (32, 32, 16), "pretrained": None}
+    assert command_line("study", "my data", "R", flags, knobs) == (
         "python -m lora_ext study --data_dir 'my data' --out R --bundles a,b --seeds 0,1 "
         "--roi_size '(32, 32, 16)' --pretrained None"
     )
@@ -127,6 +162,7 @@ def test_a_real_study_is_killed_and_goes_on(root, tmp_path, written, monkeypatch
     monkeypatch.chdir(tmp_path)  # no bundles/ here: the study writes them
     write_phantoms("brats", "data/brats", cases=5, size=(48, 48, 24), test_cases=1)
     study = {"bundles": "brats_lora16", "reference": "segresnet", "epochs": 6, "val_interval": 1}
+    study["pretrained"] = NONE
     code = "import sys, json; from lora_ext.study import run_study; "
     code += "run_study('data', 'R', **json.loads(sys.argv[1]))"
     child = subprocess.Popen([sys.executable, "-c", code, json.dumps(study | TINY)])

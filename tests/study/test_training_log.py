@@ -5,7 +5,8 @@ import logging
 import torch
 from ignite.engine import Engine, Events
 
-from lora_ext.study.training_log import epoch_of, last_lines, read_curve
+from lora_ext.data import announce_cases
+from lora_ext.study.training_log import epoch_of, last_lines, read_curve, training_cases
 from lora_ext.training import TrainingLog
 
 RESUMED = """\
@@ -21,8 +22,8 @@ something else entirely, epoch 9 of nothing
 def test_a_repeated_epoch_counts_the_second_time_and_a_torn_line_not_at_all(tmp_path):
     (tmp_path / "x.log").write_text(RESUMED)
     assert read_curve(tmp_path / "x.log") == [
-        {"epoch": 1, "loss": 1.5, "learning_rate": 0.0041, "val_pooled_dice": 0.1},
-        {"epoch": 2, "loss": 1.3, "learning_rate": 4e-6, "val_pooled_dice": None},
+        {"epoch": 1, "loss": 1.5, "learning_rate": 0.0041, "seconds": 0.5, "val_pooled_dice": 0.1},
+        {"epoch": 2, "loss": 1.3, "learning_rate": 4e-6, "seconds": 0.5, "val_pooled_dice": None},
     ]
 
 
@@ -43,11 +44,28 @@ def test_what_training_really_logs_is_understood(tmp_path, caplog):
     validator.fire_event(Events.COMPLETED)
     (tmp_path / "x.log").write_text(caplog.text)
     assert read_curve(tmp_path / "x.log") == [
-        {"epoch": 1, "loss": 0.75, "learning_rate": 0.005, "val_pooled_dice": None},
-        {"epoch": 2, "loss": 0.75, "learning_rate": 0.005, "val_pooled_dice": 0.5},
+        {"epoch": 1, "loss": 0.75, "learning_rate": 0.005, "seconds": 0.0, "val_pooled_dice": None},
+        {"epoch": 2, "loss": 0.75, "learning_rate": 0.005, "seconds": 0.0, "val_pooled_dice": 0.5},
     ]
     epochs = {epoch_of(line) for line in caplog.text.splitlines()}
     assert {(1, 2), (2, 2)} <= epochs
+
+
+def test_the_number_of_training_cases_is_read_where_the_log_tells_it(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    case = {"case": "a", "image": "a.nii.gz"}
+    announce_cases([case] * 17, [case])
+    (tmp_path / "x.log").write_text(RESUMED + "\n" + caplog.text)
+    assert training_cases(tmp_path / "x.log") == 17
+    (tmp_path / "x.log").write_text(RESUMED)
+    assert training_cases(tmp_path / "x.log") is None
+    assert training_cases(tmp_path / "none.log") is None
+
+
+def test_an_epoch_without_its_seconds_is_an_epoch_all_the_same(tmp_path):
+    (tmp_path / "x.log").write_text("INFO epoch 1/3: loss 1.5000, learning rate 0.0041, 0.")
+    (point,) = read_curve(tmp_path / "x.log")
+    assert (point["loss"], point["seconds"]) == (1.5, None)
 
 
 def test_last_lines_are_the_last_that_say_something(tmp_path):

@@ -59,6 +59,29 @@ def test_adapter_of_another_rank_is_refused_with_its_rank(tmp_path, small_networ
         load_adapter(small_network(lora_rank=2), tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("lora_alpha", 16.0),
+        ("lora_scaling", "classical"),
+        ("num_heads", 2),
+        ("modalities", ["b", "a"]),
+    ],
+)
+def test_setting_that_no_tensor_shows_is_compared_all_the_same(
+    tmp_path, small_network, setting, value
+):
+    save_adapter(small_network(modalities=["a", "b"]), tmp_path / "a.safetensors")
+    other = small_network(**{"modalities": ["a", "b"], setting: value})
+    with pytest.raises(ValueError, match=f"made for a network with .*'{setting}'"):
+        load_adapter(other, tmp_path / "a.safetensors")
+
+
+def test_frozen_network_has_no_adapters_whose_scale_could_differ(tmp_path, small_network):
+    save_adapter(small_network(regime="frozen"), tmp_path / "a.safetensors")
+    load_adapter(small_network(regime="frozen", lora_alpha=16.0), tmp_path / "a.safetensors")
+
+
 def test_file_that_is_no_adapter_is_refused(tmp_path, small_network):
     safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="not an adapter file"):

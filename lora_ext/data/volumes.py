@@ -1,0 +1,150 @@
+"""Single-channel volumes to pre-train on: any folder of NIfTI, or every channel of a task."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_ext.data.checks import check_cases, open_image
+from lora_ext.data.folds import split_fold
+from lora_ext.data.task import NIFTI_SUFFIXES, case_name, read_task
+
+logger = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+Patients = dict[str, list[Item]]  # volumes by patient
+
+
+def fold_volumes(
+    dataset_dir: str | os.PathLike[str],
+    *,
+    fold: int,
+    num_folds: int,
+    seed: int,
+    record: str | os.PathLike[str] | None = None,
+) -> dict[str, list[Item]]:
+    """Lists the volumes to train on and the held-out volumes of one fold.
+
+    Every image channel is a volume of its own. All volumes of one patient are on the same side of
+    the split. The patients of a Decathlon task are its labelled cases, split exactly as
+    `fold_cases` splits them: an encoder that was pre-trained with the same fold, number of folds
+    and seed has never seen the segmentation's validation cases. Another folder is searched with its
+    sub-folders; tasks in it are split each on their own, and of the other files a patient is a
+    first-level sub-folder, or a file that lies in none. Every file is checked before the items are
+    returned, see `check_cases`.
+
+    Args:
+        dataset_dir: a task folder, or any folder with .nii or .nii.gz files or tasks.
+        fold: which fold is held out, 0 .. num_folds - 1.
+        num_folds: number of folds.
+        seed: seed of the split.
+        record: JSON file that remembers which files passed the checks.
+
+    Returns:
+        Volume items (``case``, ``image``, ``channels`` of one channel) under ``training`` and
+        ``validation``, sorted by patient.
+
+    Raises:
+        ValueError: a bad dataset.json, fold or file, a folder without NIfTI files, or fewer
+            patients than folds.
+    """
+    volumes: dict[str, list[Item]] = {"training": [], "validation": []}
+    for source, patients in _sources(dataset_dir, record).items():
+        if len(patients) < num_folds:
+            raise ValueError(
+                f"{source}: found {len(patients)} patients ({', '.join(sorted(patients)[:4])}); "
+                f"num_folds {num_folds} needs at least as many"
+            )
+        sides = split_fold(patients, fold, num_folds, seed)
+        for side, names in zip(volumes, sides, strict=True):
+            volumes[side] += [item for name in names for item in patients[name]]
+    return volumes
+
+
+def all_volumes(
+    dataset_dir: str | os.PathLike[str], *, record: str | os.PathLike[str] | None = None
+) -> list[Item]:
+    """Lists every volume that `fold_volumes` finds, unsplit.
+
+    Args:
+        dataset_dir: as for `fold_volumes`.
+        record: JSON file that remembers which files passed the checks.
+
+    Returns:
+        Volume items, sorted by patient.
+
+    Raises:
+        ValueError: a bad dataset.json or file, or a folder without NIfTI files.
+    """
+    sources = _sources(dataset_dir, record).values()
+    return [item for patients in sources for name in sorted(patients) for item in patients[name]]
+
+
+def announce_volumes(training: Sequence[Item], held_out: Sequence[Item]) -> None:
+    """Logs how many volumes a run trains on and how many are held out.
+
+    Args:
+        training: volume items of the training set.
+        held_out: volume items that are never trained on.
+    """
+    logger.info("%d volumes to train on, %d held out", len(training), len(held_out))
+
+
+def _sources(
+    dataset_dir: str | os.PathLike[str], record: str | os.PathLike[str] | None
+) -> dict[Path, Patients]:
+    """The tasks at or below a folder and its other files, each with its patients' volumes."""
+    root = Path(dataset_dir).expanduser().absolute()
+    tasks = sorted(path.parent for path in root.rglob("dataset.json"))
+    sources = {task: _task_volumes(task, record) for task in tasks}
+    files = [p for p in sorted(root.rglob("*")) if p.name.lower().endswith(NIFTI_SUFFIXES)]
+    loose = [path for path in files if not set(path.parents) & set(tasks)]
+    if loose:
+        sources[root] = _folder_volumes(root, loose, record)
+    if not sources:
+        raise ValueError(
+            f"{root}: found no .nii or .nii.gz file; dataset_dir must be a folder of volumes or a "
+            "Decathlon task folder"
+        )
+    return sources
+
+
+def _task_volumes(root: Path, record: str | os.PathLike[str] | None) -> Patients:
+    task = read_task(root, on_disk=("training",))
+    images = {case.name: case.image for case in task.training}
+    whole = [_item(name, path, range(len(task.channels))) for name, path in images.items()]
+    check_cases(whole, channel_names=task.channels, record=record)
+    return {
+        name: [_item(f"{name}_{channel}", path, [i]) for i, channel in enumerate(task.channels)]
+        for name, path in images.items()
+    }
+
+
+def _folder_volumes(
+    root: Path, files: list[Path], record: str | os.PathLike[str] | None
+) -> Patients:
+    counts = {path: _num_channels(path) for path in files}
+    for count in sorted(set(counts.values())):  # check_cases takes files of one kind at a time
+        same = [_item(case_name(p), p, range(count)) for p in files if counts[p] == count]
+        check_cases(same, channel_names=[f"channel {i}" for i in range(count)], record=record)
+    patients: Patients = defaultdict(list)
+    for path in files:
+        inside = path.relative_to(root)
+        name = case_name("_".join(inside.parts))
+        for channel in range(counts[path]):
+            suffix = f"_{channel}" if counts[path] > 1 else ""
+            patients[inside.parts[0]].append(_item(name + suffix, path, [channel]))
+    return dict(patients)
+
+
+def _num_channels(path: Path) -> int:
+    shape = open_image(str(path)).shape
+    return shape[3] if len(shape) > 3 else 1
+
+
+def _item(case: str, path: Path, channels: Iterable[int]) -> Item:
+    return {"case": case, "image": str(path), "channels": list(channels)}

@@ -1,0 +1,64 @@
+"""How well hidden patches of held-out volumes are predicted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Average, Metric
+
+from lora_ext.pretraining.loss import MaskedPatchLoss, mean_only_loss
+
+
+def held_out_metrics() -> dict[str, Metric]:
+    """Averages over the iterations of a MONAI evaluator, by name.
+
+    Returns:
+        ``val_loss``, the masked-patch loss; ``val_mean_only_loss``, what predicting each patch's
+        mean would cost; and ``val_explained`` = 1 - loss / mean-only loss, the share of the detail
+        inside hidden patches that is predicted: 0 for their mean, 1 for all of it.
+    """
+    loss = Average(output_transform=_loss)
+    mean_only = Average(output_transform=_mean_only)
+    return {
+        "val_explained": 1.0 - loss / mean_only,
+        "val_loss": loss,
+        "val_mean_only_loss": mean_only,
+    }
+
+
+def _loss(output: dict[str, Any]) -> float:
+    return float(MaskedPatchLoss()(output["pred"], output["image"]))
+
+
+def _mean_only(output: dict[str, Any]) -> float:
+    return float(mean_only_loss(output["image"], output["pred"][1]))
+
+
+class FixedMasks:
+    """Hide the same patches of the held-out volumes at every validation.
+
+    Masks are drawn from torch's CPU generator. It is seeded when a validation begins and put back
+    when it ends, so the losses of different epochs compare and training is not disturbed.
+
+    Args:
+        seed: seed of the masks.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.before: torch.Tensor | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a MONAI evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end)
+
+    def _begin(self) -> None:
+        self.before = torch.get_rng_state()
+        torch.manual_seed(self.seed)
+
+    def _end(self) -> None:
+        if self.before is not None:
+            torch.set_rng_state(self.before)

@@ -1,0 +1,109 @@
+"""The pre-training bundle, run as MONAI runs it, and its encoder in a segmentation bundle."""
+
+import json
+import logging
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+ENCODER = {
+    "roi_size": [32, 32, 16],
+    "hidden_size": 24,
+    "mlp_dim": 32,
+    "num_layers": 4,
+    "num_heads": 2,
+    "num_workers": 0,
+}
+DECODER = {
+    "decoder_hidden_size": 12,
+    "decoder_mlp_dim": 16,
+    "decoder_num_layers": 1,
+    "decoder_num_heads": 2,
+}
+TRAINING = {"epochs": 2, "val_interval": 1, "batch_size": 4, "crops_per_case": 1}
+
+
+@pytest.fixture
+def run_bundle(root, tmp_path, tasks):
+    """A function that runs a bundle: name, kind and settings -> the finished workflow."""
+
+    def run(kind, name="mae_pretrain", **settings):
+        configs = root / "bundles" / name / "configs"
+        files = {"train": ["train"], "evaluate": ["train", "evaluate"], "infer": ["inference"]}
+        workflow = ConfigWorkflow(
+            workflow_type="infer" if kind == "infer" else "train",
+            config_file=[str(configs / f"{file}.json") for file in files[kind]],
+            logging_file=False,
+            meta_file=str(configs / "metadata.json"),
+            **{
+                "dataset_dir": str(tasks["brats"]),
+                "ckpt_dir": str(tmp_path / "models"),
+                "output_dir": str(tmp_path / kind),
+                **ENCODER,
+                **(DECODER if name == "mae_pretrain" else {}),
+                **(TRAINING if kind == "train" else {}),
+                **settings,
+            },
+        )
+        workflow.initialize()
+        assert workflow.check_properties() == []
+        workflow.run()
+        workflow.finalize()
+        return workflow
+
+    return run
+
+
+def test_bundle_trains_evaluates_and_infers(run_bundle, tmp_path):
+    trainer = run_bundle("train").parser.get_parsed_content("train#trainer")
+    assert trainer.state.epoch == 2
+    files = {p.name for p in (tmp_path / "models").iterdir()}
+    assert files == {"model.pt", "network.json", "encoder.safetensors", "last.pt"}
+    assert len(list((tmp_path / "train" / "figures").glob("*.png"))) == 4
+
+    evaluator = run_bundle("evaluate").parser.get_parsed_content("validate#evaluator")
+    metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    assert metrics == pytest.approx(evaluator.state.metrics)
+    assert metrics["val_mean_only_loss"] == pytest.approx(1, abs=0.3)
+
+    run_bundle("infer")
+    assert len(list((tmp_path / "infer" / "figures").glob("*.png"))) == 5 * 4
+
+
+def test_evaluation_agrees_with_the_best_validation(run_bundle, tmp_path):
+    validated = run_bundle("train").parser.get_parsed_content("validate#evaluator").state
+    run_bundle("evaluate")
+    metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    assert metrics["val_explained"] == pytest.approx(validated.best_metric, abs=1e-6)
+
+
+def test_resumed_run_goes_on_after_its_last_epoch(run_bundle, tmp_path):
+    run_bundle("train")
+    before = torch.load(tmp_path / "models" / "last.pt", weights_only=True)
+    before["epoch"], before["iteration"] = 1, before["iteration"] // 2
+    before["lr_scheduler"]["last_epoch"] = before["iteration"]
+    torch.save(before, tmp_path / "models" / "last.pt")
+    trainer = run_bundle("train", resume=True).parser.get_parsed_content("train#trainer")
+    assert (trainer.state.epoch, trainer.state.iteration) == (2, 2 * before["iteration"])
+
+
+def test_its_encoder_starts_a_segmentation_bundle(run_bundle, tmp_path, caplog):
+    run_bundle("train")
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "models" / "encoder.safetensors"
+    workflow = run_bundle(
+        "train", "brats_lora16", feature_size=4, sw_overlap=0.0, pretrained=str(path),
+        ckpt_dir=str(tmp_path / "segmentation"),
+    )  # fmt: skip
+    autoencoder = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    encoder = workflow.parser.get_parsed_content("network_def").encoder
+    weight = encoder.blocks[3].attn.qkv.weight  # no adapter on it, and the base is frozen
+    assert torch.equal(weight, autoencoder["blocks.3.attn.qkv.weight"])
+    assert str(path) in caplog.text
+
+
+def test_segmentation_bundle_does_not_start_without_an_encoder(run_bundle):
+    with pytest.raises(RuntimeError) as error:
+        run_bundle("train", "brats_frozen", feature_size=4)
+    assert "--pretrained none" in str(error.value.__cause__ or error.value)

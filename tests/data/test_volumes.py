@@ -1,0 +1,91 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from lora_ext.data import all_volumes, fold_cases, fold_volumes
+from lora_ext.data.phantoms import write_phantoms
+
+SPLIT = {"fold": 1, "num_folds": 4, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("volumes") / "brats"
+    return write_phantoms("brats", folder, cases=8, size=(32, 32, 16), test_cases=2)
+
+
+def save(path, shape=(8, 8, 8), value=1.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.full(shape, value, np.float32), np.eye(4)), path)
+
+
+def test_every_channel_of_a_task_is_a_volume(task):
+    sides = fold_volumes(task, **SPLIT)
+    assert len(sides["training"]) == 6 * 4
+    assert len(sides["validation"]) == 2 * 4
+    assert {tuple(item["channels"]) for item in sides["training"]} == {(0,), (1,), (2,), (3,)}
+    names = [item["case"] for items in sides.values() for item in items]
+    assert len(set(names)) == 32
+    assert "brats_0001_t1gd" in names
+
+
+def test_held_out_are_the_segmentations_validation_cases(task):
+    """The same fold never shows the encoder a validation or a test case."""
+    cases = fold_cases(task, ["FLAIR"], {"WT": [1, 2, 3]}, **SPLIT)
+    volumes = fold_volumes(task, **SPLIT)
+    for side in ("training", "validation"):
+        assert {v["image"] for v in volumes[side]} == {c["image"] for c in cases[side]}
+    assert not any("imagesTs" in item["image"] for item in all_volumes(task))
+
+
+def test_patients_of_a_folder_stay_together(tmp_path):
+    for patient in range(4):
+        for series in ("t1", "t2/extra"):
+            save(tmp_path / f"sub-{patient}" / f"{series}.nii.gz")
+    save(tmp_path / "alone.nii")
+    save(tmp_path / "four.nii.gz", (8, 8, 8, 3))
+    sides = fold_volumes(tmp_path, fold=0, num_folds=3, seed=0)
+    assert len(all_volumes(tmp_path)) == 4 * 2 + 1 + 3
+    patients = {
+        side: {item["case"].partition("_")[0] for item in items} for side, items in sides.items()
+    }
+    assert not patients["training"] & patients["validation"]
+    assert {"sub-0_t2_extra", "alone", "four_2"} <= {i["case"] for i in all_volumes(tmp_path)}
+
+
+def test_folder_of_tasks_takes_their_images_and_no_label(tmp_path):
+    folder = tmp_path / "tasks"
+    write_phantoms("prostatex", folder / "prostate", cases=4, size=(32, 32, 16), test_cases=1)
+    save(folder / "loose_a.nii.gz")
+    for n in range(3):
+        save(folder / f"p{n}.nii.gz")
+    volumes = all_volumes(folder)
+    assert len(volumes) == 4 * 2 + 4
+    assert not any("labelsTr" in item["image"] for item in volumes)
+    held_out = fold_volumes(folder, **SPLIT)["validation"]
+    assert len(held_out) == 2 + 1  # one case of the task, one loose file
+
+
+def test_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"found no \.nii or \.nii\.gz file"):
+        all_volumes(tmp_path)
+
+
+def test_too_few_patients_are_named(tmp_path):
+    save(tmp_path / "a.nii.gz")
+    save(tmp_path / "b.nii.gz")
+    with pytest.raises(ValueError, match=r"found 2 patients \(a.nii.gz, b.nii.gz\); num_folds 4"):
+        fold_volumes(tmp_path, **SPLIT)
+
+
+def test_damaged_file_is_named(tmp_path):
+    save(tmp_path / "good.nii.gz")
+    (tmp_path / "bad.nii.gz").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"bad\.nii\.gz"):
+        all_volumes(tmp_path)
+
+
+def test_voxel_that_is_not_finite_is_named(tmp_path):
+    save(tmp_path / "bad.nii.gz", value=np.nan)
+    with pytest.raises(ValueError, match="non-finite"):
+        all_volumes(tmp_path)

@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from lora_ext.encoder import ChannelEncoder
+from lora_ext.pretraining import MaskedPatchLoss, VolumeAutoEncoder
+
+SIZES = ("hidden_size", "mlp_dim", "num_layers", "num_heads")
+
+
+def test_three_quarters_are_hidden_and_every_patch_is_predicted(autoencoder, volumes):
+    patches, mask = autoencoder()(volumes)
+    assert patches.shape == (2, 4, 4096)
+    assert mask.sum(dim=1).tolist() == [3, 3]
+
+
+def test_hidden_voxels_do_not_reach_the_prediction(autoencoder, volumes):
+    network = autoencoder().eval()
+    torch.manual_seed(7)
+    patches, mask = network(volumes)
+    changed = volumes.clone()
+    for case, patch in mask.nonzero().tolist():
+        x, y = divmod(patch, 2)
+        changed[case, :, 16 * x : 16 * x + 16, 16 * y : 16 * y + 16] = 5.0
+    torch.manual_seed(7)
+    assert torch.equal(network(changed)[0], patches)
+    torch.manual_seed(7)
+    assert not torch.equal(network(volumes + 1)[0], patches)
+
+
+def test_every_parameter_gets_a_gradient(autoencoder, volumes):
+    """Or DistributedDataParallel would need its unused-parameter workaround."""
+    network = autoencoder()
+    MaskedPatchLoss()(network(volumes), volumes).backward()
+    without = [k for k, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    assert not any("cross_attn" in k for k in network.state_dict())
+
+
+def test_its_encoder_has_the_shapes_of_the_segmentation_networks(autoencoder):
+    network = autoencoder()
+    sizes = {k: network.config[k] for k in SIZES}
+    ours = ChannelEncoder(["c"], network.config["img_size"], **sizes).state_dict()
+    theirs = {k.replace("blocks.4.", "norm."): v for k, v in network.state_dict().items()}
+    assert {k: v.shape for k, v in ours.items()} == {k: theirs[k].shape for k in ours}
+
+
+def test_default_encoder_is_vit_base_of_the_paper():
+    with torch.device("meta"):
+        network = VolumeAutoEncoder()
+    encoder = [p for k, p in network.named_parameters() if k.startswith(("patch_emb", "blocks."))]
+    assert sum(p.numel() for p in encoder) == 88_322_304
+
+
+def test_learns_to_predict_what_it_cannot_see(autoencoder, volumes):
+    network, loss = autoencoder(), MaskedPatchLoss()
+    optimizer = torch.optim.AdamW(network.trainable_parameters(), lr=3e-3)
+    first = loss(network(volumes), volumes).item()
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss(network(volumes), volumes).backward()
+        optimizer.step()
+    assert loss(network(volumes), volumes).item() < 0.35 * first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"img_size": (30, 32, 16)}, r"multiples of 16.*\[30, 32, 16\]"),
+        ({"hidden_size": 64, "num_heads": 4}, "hidden_size must be a multiple of 6.*got 64"),
+        ({"decoder_hidden_size": 24, "decoder_num_heads": 5}, "decoder_num_heads; got 24 with 5"),
+        ({"masking_ratio": 1.0}, "masking_ratio must be between 0 and 1.*got 1.0"),
+        ({"masking_ratio": 0.9}, "leave one of 4 patches visible; got 0.9"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(autoencoder, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        autoencoder(**arguments)

@@ -1,0 +1,52 @@
+import pytest
+
+from lora_ext import load_encoder
+from lora_ext.weights.vit_sizes import vit_sizes
+
+
+def test_sizes_are_read_off_the_tensors(vit):
+    assert vit_sizes(vit.state_dict()) == {
+        "hidden size": 48,
+        "depth": 4,
+        "MLP width": 96,
+        "patch embedding": "conv",
+        "patch size": [16, 16, 16],
+        "input channels": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "sentence"),
+    [
+        ({}, {"hidden_size": 96}, r"hidden size 48; this network has 96 \(--hidden_size\)"),
+        ({}, {"num_layers": 5}, r"depth 4; this network has 5 \(--num_layers\)"),
+        ({}, {"num_layers": 3}, r"depth 4; this network has 3 \(--num_layers\)"),
+        ({}, {"mlp_dim": 64}, r"MLP width 96; this network has 64 \(--mlp_dim\)"),
+        (
+            {"patch_size": 8},
+            {},
+            r"patch size \[8, 8, 8\]; this network has \[16, 16, 16\] \(voxels",
+        ),
+        ({"in_channels": 4}, {}, r"input channels 4; this network has 1 \(each image channel is"),
+        ({"proj_type": "perceptron"}, {}, r"patch embedding perceptron; this network has conv"),
+        (
+            {"hidden_size": 96},
+            {"num_layers": 5},
+            r"hidden size 96, depth 4; this network has 48 \(--hidden_size\), 5 \(--num_layers\)",
+        ),
+        ({"qkv_bias": True}, {}, r"its blocks have a qkv bias \('blocks.0.attn.qkv.bias'\)"),
+    ],
+)
+def test_vit_of_another_size_is_refused_in_one_sentence_that_says_what_differs(
+    small_network, build_vit, torch_file, theirs, ours, sentence
+):
+    path = torch_file(build_vit(**theirs).state_dict())
+    with pytest.raises(ValueError, match=rf"vit\.pt: {sentence}") as caught:
+        load_encoder(small_network(**ours), path)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_dimensional_vit_is_refused(small_network, build_vit, torch_file):
+    flat = build_vit(img_size=(32, 32), spatial_dims=2)
+    with pytest.raises(ValueError, match=r"patch size \[16, 16\]; this network has \[16, 16, 16\]"):
+        load_encoder(small_network(), torch_file(flat.state_dict()))
