@@ -74,6 +74,8 @@ class VolumeAutoEncoder(MaskedAutoEncoderViT):
             warnings.filterwarnings("ignore", message="torch.meshgrid")
             super().__init__(in_channels=1, patch_size=PATCH_SIZE, **config)
         self.config = config
+        embed = self.decoder_embed
+        self.decoder_embed = _FullPrecisionLinear(embed.in_features, embed.out_features)
         for block in (*self.blocks, *self.decoder_blocks):
             if hasattr(block, "attn"):  # all but the final norms, which MONAI keeps in the lists
                 block.norm_cross_attn = nn.Identity()
@@ -95,6 +97,16 @@ class VolumeAutoEncoder(MaskedAutoEncoderViT):
             mask (B, N), 1 where a patch was hidden.
         """
         return super().forward(x, masking_ratio)
+
+
+class _FullPrecisionLinear(nn.Linear):
+    """A linear layer whose output has its weights' type under autocast too.
+
+    MONAI's forward writes it into the mask tokens in place, which takes no mix of types.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        return super().forward(input).to(self.weight.dtype)
 
 
 def _check_sizes(config: dict[str, Any]) -> None:

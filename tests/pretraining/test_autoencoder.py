@@ -27,6 +27,16 @@ def test_hidden_voxels_do_not_reach_the_prediction(autoencoder, volumes):
     assert not torch.equal(network(volumes + 1)[0], patches)
 
 
+def test_mixed_precision_gives_nearly_the_same(autoencoder, volumes):
+    network, results = autoencoder(), []
+    for enabled in (False, True):
+        torch.manual_seed(2)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            results.append(MaskedPatchLoss()(network(volumes), volumes))
+    results[1].backward()
+    assert results[1].item() == pytest.approx(results[0].item(), rel=0.02)
+
+
 def test_every_parameter_gets_a_gradient(autoencoder, volumes):
     """Or DistributedDataParallel would need its unused-parameter workaround."""
     network = autoencoder()
