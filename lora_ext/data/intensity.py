@@ -71,4 +71,4 @@ class NormalizeVolumed(MapTransform):
             return volume
         clipped = volume.clone()
         clipped[inside] = torch.as_tensor(self.clip(volume[inside].as_subclass(torch.Tensor)))
-        return self.over_nonzero(clipped)
+        return torch.as_tensor(self.over_nonzero(clipped))

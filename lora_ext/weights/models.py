@@ -17,6 +17,7 @@ from lora_ext.files import whole_file
 from lora_ext.weights.reading import read_tensors
 
 if TYPE_CHECKING:
+    from lora_ext.pretraining import VolumeAutoEncoder
     from lora_ext.unetr import ChannelLoRAUNETR
 
 # Constructor arguments that are knobs of other names in a bundle.
@@ -25,7 +26,7 @@ KNOBS = {"img_size": "roi_size", "in_channels": "modalities", "out_channels": "r
 FREE = ("regime", "modality_dropout", "modalities")
 
 
-def save_model(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
+def save_model(network: ChannelLoRAUNETR | VolumeAutoEncoder, path: str | os.PathLike[str]) -> None:
     """Write a complete, flat state dict, and ``network.json`` beside it.
 
     Args:
@@ -38,7 +39,7 @@ def save_model(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
         torch.save({k: v.cpu() for k, v in network.state_dict().items()}, draft)
 
 
-def load_model(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
+def load_model(network: ChannelLoRAUNETR | VolumeAutoEncoder, path: str | os.PathLike[str]) -> None:
     """Load a whole model into a network, in place, every key of it.
 
     Args:
@@ -64,7 +65,9 @@ def load_model(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def _check_record(made: dict, network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
+def _check_record(
+    made: dict, network: ChannelLoRAUNETR | VolumeAutoEncoder, path: str | os.PathLike[str]
+) -> None:
     ours = json.loads(json.dumps(network.config))
     if "lora_rank" in made:
         made.setdefault("lora_scaling", "rank_stabilised")  # records of before there was a choice

@@ -2,8 +2,7 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 
-from lora_ext.training import CPUPrecisionInferer
-from lora_ext.training import precision
+from lora_ext.training import CPUPrecisionInferer, precision
 
 
 @pytest.fixture
