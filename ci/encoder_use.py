@@ -33,13 +33,20 @@ from lora_ext.data import LabelsToRegionsd, SelectChannelsd, fold_cases
 from lora_ext.evaluation import PooledDice
 
 
-def pictures_and_truths(run: dict) -> list[tuple[Tensor, Tensor]]:
-    """The validation cases of a run, preprocessed as in its bundle: (C, H, W, D) and (R, H, W, D)."""
+def run_cases(run: dict) -> dict[str, list[dict]]:
+    """The training and the validation cases of a study's run, from its ``run.json``."""
     facts = bundle_facts()[Path(run["bundle"]).name] | run["knobs"]
-    cases = fold_cases(
-        run["dataset_dir"], facts["modalities"], run["regions"],
+    words = run["commands"]["training"]
+    return fold_cases(
+        words[words.index("--dataset_dir") + 1], facts["modalities"], run["regions"],
         fold=run["fold"], num_folds=facts["num_folds"], seed=run["seed"],
-    )["validation"]  # fmt: skip
+        training_cases=facts["training_cases"],
+    )  # fmt: skip
+
+
+def prepared(run: dict, cases: list[dict]) -> list[tuple[Tensor, Tensor]]:
+    """Cases preprocessed as in the run's bundle: images (C, H, W, D), regions (R, H, W, D)."""
+    facts = bundle_facts()[Path(run["bundle"]).name] | run["knobs"]
     keys = ["image", "label"]
     prepare = Compose([
         LoadImaged(keys, image_only=True, ensure_channel_first=True),
@@ -65,7 +72,7 @@ def pooled_dice(run: dict, folder: Path) -> tuple[float, float]:
     network = ChannelLoRAUNETR(**config).eval()
     load_model(network, folder / "models" / "model.pt")
     whole, blurred = PooledDice(), PooledDice()
-    for image, truth in pictures_and_truths(run):
+    for image, truth in prepared(run, run_cases(run)["validation"]):
         if list(image.shape[1:]) != config["img_size"]:
             raise ValueError(f"{folder}: cases of {list(image.shape[1:])} voxels; one window only")
         taps = network.fusion(network.encoder(image[None]))
@@ -83,8 +90,6 @@ def main(arguments: list[str]) -> None:
         run = json.loads(path.read_text())
         if run["status"] != "done" or run["reference"] or (rows and run["row"] not in rows):
             continue
-        words = run["commands"]["training"]
-        run["dataset_dir"] = words[words.index("--dataset_dir") + 1]
         found[run["row"]].append(pooled_dice(run, path.parent))
     print(f"{'':<22}{'as it is':>10}{'taps without places':>21}{'runs':>6}")
     for row, values in found.items():
