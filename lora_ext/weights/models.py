@@ -9,16 +9,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 
 from lora_ext.files import whole_file
 from lora_ext.weights.reading import read_tensors
-
-if TYPE_CHECKING:
-    from lora_ext.pretraining import VolumeAutoEncoder
-    from lora_ext.unetr import ChannelLoRAUNETR
 
 # Constructor arguments that are knobs of other names in a bundle.
 KNOBS = {"img_size": "roi_size", "in_channels": "modalities", "out_channels": "regions"}
@@ -26,7 +22,19 @@ KNOBS = {"img_size": "roi_size", "in_channels": "modalities", "out_channels": "r
 FREE = ("regime", "modality_dropout", "modalities")
 
 
-def save_model(network: ChannelLoRAUNETR | VolumeAutoEncoder, path: str | os.PathLike[str]) -> None:
+class Configured(Protocol):
+    """A network that says what it was built with: ours, an auto-encoder, a reference network."""
+
+    config: dict[str, Any]
+
+    def state_dict(self) -> Any:
+        """As `torch.nn.Module.state_dict`."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True) -> Any:
+        """As `torch.nn.Module.load_state_dict`."""
+
+
+def save_model(network: Configured, path: str | os.PathLike[str]) -> None:
     """Write a complete, flat state dict, and ``network.json`` beside it.
 
     Args:
@@ -39,7 +47,7 @@ def save_model(network: ChannelLoRAUNETR | VolumeAutoEncoder, path: str | os.Pat
         torch.save({k: v.cpu() for k, v in network.state_dict().items()}, draft)
 
 
-def load_model(network: ChannelLoRAUNETR | VolumeAutoEncoder, path: str | os.PathLike[str]) -> None:
+def load_model(network: Configured, path: str | os.PathLike[str]) -> None:
     """Load a whole model into a network, in place, every key of it.
 
     Args:
@@ -65,9 +73,7 @@ def load_model(network: ChannelLoRAUNETR | VolumeAutoEncoder, path: str | os.Pat
         ) from error
 
 
-def _check_record(
-    made: dict, network: ChannelLoRAUNETR | VolumeAutoEncoder, path: str | os.PathLike[str]
-) -> None:
+def _check_record(made: dict, network: Configured, path: str | os.PathLike[str]) -> None:
     ours = json.loads(json.dumps(network.config))
     if "lora_rank" in made:
         made.setdefault("lora_scaling", "rank_stabilised")  # records of before there was a choice
