@@ -25,7 +25,7 @@ for fold in $(seq 0 $((folds - 1))); do
   python -m monai.bundle run training --config_file bundles/mae_pretrain/configs/train.json \
     --dataset_dir "$task" --ckpt_dir "$encoder" --output_dir "$out/pretraining/fold$fold" \
     "${encoder_size[@]}" --fold "$fold" --batch_size 2 --crops_per_case 4 --learning_rate 0.001 \
-    --epochs "${PRETRAIN_EPOCHS:-200}" --val_interval 50 --resume True \
+    --epochs "${PRETRAIN_EPOCHS:-600}" --val_interval 100 --resume True \
     --decoder_hidden_size 96 --decoder_mlp_dim 384 --decoder_num_layers 2 --decoder_num_heads 4
   touch "$encoder/finished"
 done
@@ -33,5 +33,5 @@ done
 python -m lora_ext study --data_dir "$task" --out "$out/study" --bundles "$bundles" \
   --folds "$(seq -s, 0 $((folds - 1)))" --reference segresnet --modalities "$modalities" \
   --pretrained "$out/encoder/fold{fold}/encoder.safetensors" "${encoder_size[@]}" \
-  --encoder_learning_rate 0.0005 --feature_size 16 --epochs "${EPOCHS:-100}" --val_interval 25 \
+  --encoder_learning_rate 0.0005 --feature_size 16 --epochs "${EPOCHS:-80}" --val_interval 40 \
   --batch_size 1 --crops_per_case 1 "$@"
