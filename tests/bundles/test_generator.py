@@ -28,80 +28,6 @@ FILES = {
     "docs/README.md",
     "docs/data_license.txt",
 }
-KNOBS = [
-    "bundle_root",
-    "dataset_dir",
-    "output_dir",
-    "ckpt_dir",
-    "device",
-    "seed",
-    "fold",
-    "num_folds",
-    "training_cases",
-    "modalities",
-    "spacing",
-    "roi_size",
-    "epochs",
-    "val_interval",
-    "batch_size",
-    "crops_per_case",
-    "num_workers",
-    "cache_rate",
-    "learning_rate",
-    "encoder_learning_rate",
-    "amp",
-    "compile",
-    "pretrained",
-    "resume",
-    "regime",
-    "lora_rank",
-    "lora_alpha",
-    "lora_scaling",
-    "lora_targets",
-    "modality_dropout",
-    "feature_size",
-    "hidden_size",
-    "mlp_dim",
-    "num_layers",
-    "num_heads",
-    "sw_batch_size",
-    "sw_overlap",
-]
-PRETRAINING_KNOBS = [
-    "bundle_root",
-    "dataset_dir",
-    "output_dir",
-    "ckpt_dir",
-    "device",
-    "seed",
-    "fold",
-    "num_folds",
-    "intensity",
-    "spacing",
-    "roi_size",
-    "epochs",
-    "val_interval",
-    "batch_size",
-    "crops_per_case",
-    "num_workers",
-    "cache_rate",
-    "learning_rate",
-    "weight_decay",
-    "amp",
-    "compile",
-    "resume",
-    "masking_ratio",
-    "hidden_size",
-    "mlp_dim",
-    "num_layers",
-    "num_heads",
-    "decoder_hidden_size",
-    "decoder_mlp_dim",
-    "decoder_num_layers",
-    "decoder_num_heads",
-]
-LAYER_KEYS = {"bundle_root", "dataset_dir", "modalities", "regions", "spacing", "cache_rate",
-              "regime", "lora_rank"}  # fmt: skip
 
 
 def config(root, name, file):
@@ -177,33 +103,6 @@ def test_unknown_fact_in_a_template_is_named():
         generator._fill({"a": "${nothing}"}, {"some": 1}, Path("train.json"))
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_every_knob_is_a_top_level_key_before_the_wiring(root, name):
-    keys, knobs = list(config(root, name, "train.json")), PRETRAINING_KNOBS
-    if name in SEGMENTATION:
-        knobs = KNOBS
-    assert [k for k in keys if k in knobs] == knobs
-    assert keys.index("network_def") > max(keys.index(k) for k in knobs)
-
-
-@pytest.mark.parametrize("file", ["train.json", "evaluate.json", "inference.json"])
-def test_bundles_differ_in_their_layers_keys_alone(root, file):
-    wirings = {
-        json.dumps({k: v for k, v in config(root, name, file).items() if k not in LAYER_KEYS})
-        for name in SEGMENTATION
-    }
-    assert len(wirings) == 1
-
-
-def test_inference_builds_the_network_of_training(root):
-    for name in SEGMENTATION:
-        train, infer = config(root, name, "train.json"), config(root, name, "inference.json")
-        network = {k: v for k, v in train["network_def"].items() if k != "modality_dropout"}
-        assert infer["network_def"] == network
-        for key in infer.keys() & train.keys() & set(KNOBS) - {"output_dir"}:
-            assert infer[key] == train[key], key
-
-
 def test_shared_transforms_are_the_same_in_training_evaluation_and_inference(root):
     train = config(root, "brats_lora32", "train.json")["train"]["deterministic_transforms"]
     evaluate = config(root, "brats_lora32", "evaluate.json")["validate#preprocessing"]["transforms"]
@@ -235,16 +134,6 @@ def test_version_is_the_packages_and_in_the_changelogs(root):
     assert metadata["version"] == lora_ext.__version__
     assert lora_ext.__version__ in metadata["changelog"]
     assert f"## {lora_ext.__version__}" in (root / "CHANGELOG.md").read_text()
-
-
-def test_pretraining_inference_sees_what_its_validation_sees(root):
-    train = config(root, "mae_pretrain", "train.json")
-    infer = config(root, "mae_pretrain", "inference.json")
-    steps = train["train"]["deterministic_transforms"] + train["validate"]["crop"]
-    assert infer["preprocessing"]["transforms"] == steps
-    assert infer["network_def"] == train["network_def"]
-    for key in infer.keys() & set(PRETRAINING_KNOBS) - {"output_dir"}:
-        assert infer[key] == train[key], key
 
 
 def test_encoder_of_pretraining_has_the_sizes_of_the_segmentation_networks(root):
