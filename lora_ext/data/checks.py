@@ -148,7 +148,8 @@ def _path(image: nib.Nifti1Image) -> str:
     return str(image.get_filename())
 
 
-def _num_channels(image: nib.Nifti1Image) -> int:
+def num_channels(image: nib.Nifti1Image) -> int:
+    """Return the number of channels of an image (H, W, D) or (H, W, D, C)."""
     return image.shape[3] if len(image.shape) == 4 else 1
 
 
@@ -158,9 +159,9 @@ def _check_channels(image: nib.Nifti1Image, names: tuple[str, ...]) -> None:
             f"{_path(image)}: found the shape {image.shape}; "
             f"allowed are 3 dimensions, or 4 with the channels last"
         )
-    if _num_channels(image) != len(names):
+    if num_channels(image) != len(names):
         raise ValueError(
-            f"{_path(image)}: found {_num_channels(image)} channels; "
+            f"{_path(image)}: found {num_channels(image)} channels; "
             f"allowed are {len(names)} ({', '.join(names)})"
         )
 

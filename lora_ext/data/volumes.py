@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_ext.data.checks import check_cases, open_image
+from lora_ext.data.checks import check_cases, num_channels, open_image
 from lora_ext.data.folds import split_fold
 from lora_ext.data.task import NIFTI_SUFFIXES, case_name, read_task
 
@@ -99,9 +99,10 @@ def _sources(
 ) -> dict[Path, Patients]:
     """The tasks at or below a folder and its other files, each with its patients' volumes."""
     root = Path(dataset_dir).expanduser().absolute()
-    tasks = sorted(path.parent for path in root.rglob("dataset.json"))
+    paths = sorted(root.rglob("*"))
+    tasks = sorted(path.parent for path in paths if path.name == "dataset.json")
     sources = {task: _task_volumes(task, record) for task in tasks}
-    files = [p for p in sorted(root.rglob("*")) if p.name.lower().endswith(NIFTI_SUFFIXES)]
+    files = [path for path in paths if path.name.lower().endswith(NIFTI_SUFFIXES)]
     loose = [path for path in files if not set(path.parents) & set(tasks)]
     if loose:
         sources[root] = _folder_volumes(root, loose, record)
@@ -127,7 +128,7 @@ def _task_volumes(root: Path, record: str | os.PathLike[str] | None) -> Patients
 def _folder_volumes(
     root: Path, files: list[Path], record: str | os.PathLike[str] | None
 ) -> Patients:
-    counts = {path: _num_channels(path) for path in files}
+    counts = {path: num_channels(open_image(str(path))) for path in files}
     for count in sorted(set(counts.values())):  # check_cases takes files of one kind at a time
         same = [_item(case_name(p), p, range(count)) for p in files if counts[p] == count]
         check_cases(same, channel_names=[f"channel {i}" for i in range(count)], record=record)
@@ -139,11 +140,6 @@ def _folder_volumes(
             suffix = f"_{channel}" if counts[path] > 1 else ""
             patients[inside.parts[0]].append(_item(name + suffix, path, [channel]))
     return dict(patients)
-
-
-def _num_channels(path: Path) -> int:
-    shape = open_image(str(path)).shape
-    return shape[3] if len(shape) > 3 else 1
 
 
 def _item(case: str, path: Path, channels: Iterable[int]) -> Item:

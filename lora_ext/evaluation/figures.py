@@ -17,6 +17,7 @@ from lora_ext.evaluation.planes import (
     Plane,
     busiest_slices,
     filled_box,
+    grey_window,
     lps_spacing,
     to_lps,
 )
@@ -178,11 +179,7 @@ def _draw_planes(
 ) -> None:
     guide = next((layer for layer in layers.values() if layer.any()), np.zeros((1, *picture.shape)))
     at = busiest_slices(guide)
-    low, high = (
-        np.percentile(picture[picture != picture.flat[0]], (1, 99.5))
-        if np.ptp(picture)
-        else (0.0, 1.0)
-    )
+    low, high = grey_window(picture)
     for row, plane in zip(axes, PLANES, strict=True):
         rows_mm, columns_mm = plane.of(spacing)
         for axis, layer in zip(row, (None, *layers.values()), strict=True):
@@ -192,13 +189,6 @@ def _draw_planes(
             if layer is not None:
                 draw_regions(axis, plane.cut(layer, at[plane.axis]), regions, style)
             _dress(axis, plane, sides)
-
-
-def _window(picture: np.ndarray) -> tuple[float, float]:
-    """Return the grey values shown as black and white, outliers and the border left out."""
-    inside = picture[picture != picture.flat[0]]
-    low, high = np.percentile(inside, (1, 99.5)) if inside.size else (0.0, 1.0)
-    return float(low), float(high)
 
 
 def _dress(axis: Axes, plane: Plane, sides: bool) -> None:

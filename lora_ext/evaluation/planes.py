@@ -103,5 +103,16 @@ def filled_box(volume: np.ndarray, masks: np.ndarray) -> tuple[slice, slice, sli
     return box[0], box[1], box[2]
 
 
+def grey_window(picture: np.ndarray) -> tuple[float, float]:
+    """Return the grey values shown as black and white, outliers and the border left out.
+
+    Args:
+        picture: one channel (H, W, D); its first voxel's value is taken as the border's.
+    """
+    inside = picture[picture != picture.flat[0]]
+    low, high = np.percentile(inside, (1, 99.5)) if inside.size else (0.0, 1.0)
+    return float(low), float(high)
+
+
 def _turn(affine: np.ndarray) -> np.ndarray:
     return ornt_transform(io_orientation(affine), axcodes2ornt("LPS"))

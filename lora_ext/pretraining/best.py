@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from ignite.engine import Engine
-
 from lora_ext.pretraining.autoencoder import VolumeAutoEncoder
 from lora_ext.training.best import BestModel
 from lora_ext.weights import save_encoder, save_model
@@ -23,15 +21,9 @@ class BestEncoder(BestModel):
     def __init__(self, network: VolumeAutoEncoder, ckpt_dir: str | os.PathLike[str]) -> None:
         super().__init__(network, ckpt_dir)  # type: ignore[arg-type]
         self.autoencoder = network
-        self.epoch = 0
 
-    def save_if_best(self, engine: Engine) -> None:
-        """Save if the validation that just ended is the best so far."""
-        self.epoch = engine.state.epoch
-        super().save_if_best(engine)
-
-    def save(self) -> None:
-        """Write the auto-encoder and its encoder."""
+    def save(self, epoch: int) -> None:
+        """Write the auto-encoder and its encoder, which says the epoch that it is of."""
         save_model(self.autoencoder, self.ckpt_dir / "model.pt")
         config = self.autoencoder.config
         save_encoder(
@@ -40,5 +32,5 @@ class BestEncoder(BestModel):
             img_size=config["img_size"],
             num_heads=config["num_heads"],
             masking_ratio=config["masking_ratio"],
-            epoch=self.epoch,
+            epoch=epoch,
         )

@@ -8,7 +8,7 @@ import numpy as np
 from monai.utils import convert_to_numpy
 from torch import Tensor
 
-from lora_ext.evaluation.planes import PLANES, busiest_slices, to_lps
+from lora_ext.evaluation.planes import PLANES, busiest_slices, grey_window, to_lps
 from lora_ext.pretraining.patches import from_patches, patch_statistics, to_patches
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ def _draw(axes: np.ndarray, pictures: dict[str, np.ndarray]) -> None:
     from matplotlib import colormaps
 
     whole = pictures["input"]
-    filled = whole != whole.flat[0]
-    at = busiest_slices(filled[None])
-    low, high = np.percentile(whole[filled], (1, 99.5)) if filled.any() else (0.0, 1.0)
+    at = busiest_slices((whole != whole.flat[0])[None])
+    low, high = grey_window(whole)
     grey = colormaps["gray"].with_extremes(bad=HIDDEN)
     for row, plane in zip(axes, PLANES, strict=True):
         row[0].set_ylabel(plane.name, fontsize=9)

@@ -43,11 +43,15 @@ class BestModel:
         state: Any = engine.state  # MONAI adds the best metric's epoch to it
         if state.best_metric_epoch != state.epoch:
             return
-        self.save()
+        self.save(state.epoch)
         logger.debug("best model saved to %s", self.ckpt_dir)
 
-    def save(self) -> None:
-        """Write the network's files."""
+    def save(self, epoch: int) -> None:
+        """Write the network's files.
+
+        Args:
+            epoch: the training epoch that the network is of.
+        """
         save_model(self.network, self.ckpt_dir / "model.pt")
         if "encoder" not in get_regime(self.network.regime).trained:
             save_adapter(self.network, self.ckpt_dir / "adapter.safetensors")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigWorkflow
 
 from lora_ext.data.phantoms import write_phantoms
 
@@ -17,3 +18,29 @@ def tasks(tmp_path_factory) -> dict[str, Path]:
         task: write_phantoms(task, folder / task, cases=5, size=(48, 48, 24), test_cases=1)
         for task in ("brats", "prostatex")
     }
+
+
+@pytest.fixture
+def run_workflow(root, tmp_path):
+    """A function that runs a bundle in this process: name, kind, settings -> the workflow."""
+    files = {"train": ["train"], "evaluate": ["train", "evaluate"], "infer": ["inference"]}
+
+    def run(name, kind, before_run=lambda workflow: None, **settings):
+        configs = root / "bundles" / name / "configs"
+        workflow = ConfigWorkflow(
+            [str(configs / f"{file}.json") for file in files[kind]],
+            workflow_type="infer" if kind == "infer" else "train",
+            **{
+                "ckpt_dir": str(tmp_path / "models"),
+                "output_dir": str(tmp_path / kind),
+                **settings,
+            },
+        )
+        workflow.initialize()
+        assert workflow.check_properties() == []
+        before_run(workflow)
+        workflow.run()
+        workflow.finalize()
+        return workflow
+
+    return run

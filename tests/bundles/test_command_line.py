@@ -19,6 +19,14 @@ def monai_bundle(*arguments, cwd):
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
+def refusal(*arguments, cwd):
+    """The one sentence that a run of brats_lora32 ends with, and all that it wrote to stderr."""
+    config = "bundles/brats_lora32/configs/train.json"
+    done = monai_bundle("run", *arguments, *SMALL, "--config_file", config, cwd=cwd)
+    assert done.returncode == 1
+    return done.stderr.splitlines()[-2], done.stderr
+
+
 @pytest.fixture
 def workplace(root, tmp_path, monkeypatch):
     """A copy of one bundle in a folder of its own, so that no run writes into the repository."""
@@ -55,24 +63,14 @@ def test_training_evaluating_and_inference(workplace, tmp_path_factory, tasks, i
 
 
 def test_regime_that_starts_from_an_encoder_does_not_start_without_one(workplace, tasks):
-    done = monai_bundle(
-        "run", "training", "--config_file", "bundles/brats_lora32/configs/train.json",
-        "--dataset_dir", tasks["brats"], *SMALL, cwd=workplace,
-    )  # fmt: skip
-    assert done.returncode == 1
-    sentence = done.stderr.splitlines()[-2]
+    sentence, _ = refusal("training", "--dataset_dir", tasks["brats"], cwd=workplace)
     assert sentence.startswith("error: regime 'lora' starts from a pre-trained encoder")
     assert "--pretrained none" in sentence
 
 
 def test_run_is_the_same_as_training_and_bad_input_is_one_sentence(workplace, tasks):
-    done = monai_bundle(
-        "run", "--config_file", "bundles/brats_lora32/configs/train.json",
-        "--dataset_dir", tasks["prostatex"], *SMALL, cwd=workplace,
-    )  # fmt: skip
-    assert done.returncode == 1
-    sentence = done.stderr.splitlines()[-2]
+    sentence, errors = refusal("--dataset_dir", tasks["prostatex"], cwd=workplace)
     assert sentence.startswith("error: ")
     assert "FLAIR" in sentence
     assert "ADC" in sentence
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in errors

@@ -5,7 +5,6 @@ import logging
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 
 ENCODER = {
     "roi_size": [32, 32, 16],
@@ -25,32 +24,15 @@ TRAINING = {"epochs": 2, "val_interval": 1, "batch_size": 4, "crops_per_case": 1
 
 
 @pytest.fixture
-def run_bundle(root, tmp_path, tasks):
-    """A function that runs a bundle: name, kind and settings -> the finished workflow."""
+def run_bundle(run_workflow, tasks):
+    """A function that runs the pre-training bundle, or another one with its encoder, tiny."""
 
     def run(kind, name="mae_pretrain", **settings):
-        configs = root / "bundles" / name / "configs"
-        files = {"train": ["train"], "evaluate": ["train", "evaluate"], "infer": ["inference"]}
-        workflow = ConfigWorkflow(
-            workflow_type="infer" if kind == "infer" else "train",
-            config_file=[str(configs / f"{file}.json") for file in files[kind]],
-            logging_file=False,
-            meta_file=str(configs / "metadata.json"),
-            **{
-                "dataset_dir": str(tasks["brats"]),
-                "ckpt_dir": str(tmp_path / "models"),
-                "output_dir": str(tmp_path / kind),
-                **ENCODER,
-                **(DECODER if name == "mae_pretrain" else {}),
-                **(TRAINING if kind == "train" else {}),
-                **settings,
-            },
-        )
-        workflow.initialize()
-        assert workflow.check_properties() == []
-        workflow.run()
-        workflow.finalize()
-        return workflow
+        decoder = DECODER if name == "mae_pretrain" else {}
+        training = TRAINING if kind == "train" else {}
+        own = {"dataset_dir": str(tasks["brats"]), **ENCODER, **decoder, **training}
+        # logging_file=False: the bundle's logging.conf would take the log away from caplog
+        return run_workflow(name, kind, logging_file=False, **{**own, **settings})
 
     return run
 

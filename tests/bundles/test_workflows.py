@@ -8,7 +8,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 
 from lora_ext.bundles.generator import bundle_facts
 from lora_ext.lora import ChannelLoRALinear
@@ -29,35 +28,13 @@ TRAINING = {"epochs": 2, "batch_size": 2, "crops_per_case": 1, "cache_rate": 1.0
 
 
 @pytest.fixture
-def run_bundle(root, tmp_path, tasks):
-    """A function that runs one bundle: kind and settings -> the finished workflow."""
+def run_bundle(run_workflow, tasks):
+    """A function that runs one segmentation bundle, tiny, on its data set's phantoms."""
 
     def run(name, kind, before_run=lambda workflow: None, **settings):
-        configs = root / "bundles" / name / "configs"
-        files = {
-            "train": [configs / "train.json"],
-            "evaluate": [configs / "train.json", configs / "evaluate.json"],
-            "infer": [configs / "inference.json"],
-        }[kind]
-        workflow = ConfigWorkflow(
-            [str(file) for file in files],
-            workflow_type="infer" if kind == "infer" else "train",
-            **{
-                "dataset_dir": str(tasks[FACTS[name]["dataset"]]),
-                "ckpt_dir": str(tmp_path / "models"),
-                "output_dir": str(tmp_path / kind),
-                **TINY,
-                **(TRAINING if kind == "train" else {}),
-                **({"pretrained": "none"} if kind == "train" else {}),
-                **settings,
-            },
-        )
-        workflow.initialize()
-        assert workflow.check_properties() == []
-        before_run(workflow)
-        workflow.run()
-        workflow.finalize()
-        return workflow
+        training = TRAINING | {"pretrained": "none"} if kind == "train" else {}
+        own = {"dataset_dir": str(tasks[FACTS[name]["dataset"]]), **TINY, **training}
+        return run_workflow(name, kind, before_run, **{**own, **settings})
 
     return run
 
