@@ -12,9 +12,11 @@ agree to float rounding, in the output and in the gradients::
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from monai.networks.nets import ViT
 from torch import Tensor, nn
 
+from lora_ext.checkpointing import recomputed
 from lora_ext.lora import ChannelLoRALinear
 
 PATCH_SIZE = 16  # voxels along each axis (paper section 2.2: ViT-Base, patches of 16^3)
@@ -34,6 +36,7 @@ class ChannelEncoder(ViT):
         mlp_dim: width of the MLP's hidden layer.
         num_layers: number of transformer blocks.
         num_heads: attention heads per block.
+        recompute: in training, keep no activations inside the blocks.
 
     Raises:
         ValueError: if the names repeat, `img_size` is not made of whole patches, or `hidden_size`
@@ -51,6 +54,7 @@ class ChannelEncoder(ViT):
         mlp_dim: int = 3072,
         num_layers: int = 12,
         num_heads: int = 12,
+        recompute: bool = False,
     ) -> None:
         _check_sizes(channel_names, img_size, hidden_size, num_layers, num_heads)
         super().__init__(
@@ -65,6 +69,7 @@ class ChannelEncoder(ViT):
         self.channel_names = tuple(channel_names)
         self.channel_count = len(self.channel_names)
         self.img_size = list(img_size)
+        self.recompute = recompute
         # MONAI UNETR's skips 3, 6 and 9 of 12, at any depth; the normed output is the fourth tap.
         self.taps = [k * num_layers // 4 for k in (1, 2, 3)]
         for block in self.blocks:
@@ -121,7 +126,10 @@ class ChannelEncoder(ViT):
         tokens = self.patch_embedding(folded)
         hidden: list[Tensor] = []
         for block in self.blocks:
-            tokens = block(tokens)
+            if torch.jit.is_scripting() or not self.recompute:
+                tokens = block(tokens)
+            else:
+                tokens = recomputed(block, tokens)
             hidden.append(tokens)
         outputs = [hidden[tap] for tap in self.taps]
         outputs.append(self.norm(tokens))

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Optional
 
 import torch
-from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 from torch import Tensor, nn
 
-from lora_ext.encoder import PATCH_SIZE, ChannelEncoder
+from lora_ext.decoder import UNETRDecoder
+from lora_ext.encoder import ChannelEncoder
 from lora_ext.lora import add_channel_lora, check_scaling
 from lora_ext.regimes import apply_regime, get_regime
 
@@ -43,66 +43,6 @@ class ChannelFusion(nn.Module):
         for index, linear in enumerate(self.linears):  # the form of loop that TorchScript takes
             fused.append(linear(taps[index].transpose(1, 2).flatten(2)))
         return fused
-
-
-class UNETRDecoder(nn.Module):
-    """MONAI UNETR's decoder (Hatamizadeh et al. 2021): its blocks, names and wiring.
-
-    Args:
-        in_channels: channels C of the raw image, for the first skip.
-        out_channels: number of regions.
-        img_size: size of the image in voxels.
-        feature_size: channels of the finest convolutional level.
-        hidden_size: width of a token.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        img_size: Sequence[int],
-        feature_size: int,
-        hidden_size: int,
-    ) -> None:
-        super().__init__()
-        self.grid = [size // PATCH_SIZE for size in img_size]
-        self.encoder1 = UnetrBasicBlock(
-            3, in_channels, feature_size, kernel_size=3, stride=1, norm_name="instance",
-            res_block=True,
-        )  # fmt: skip
-        self.encoder2 = _lift(hidden_size, 2 * feature_size, 2)
-        self.encoder3 = _lift(hidden_size, 4 * feature_size, 1)
-        self.encoder4 = _lift(hidden_size, 8 * feature_size, 0)
-        self.decoder5 = _merge(hidden_size, 8 * feature_size)
-        self.decoder4 = _merge(8 * feature_size, 4 * feature_size)
-        self.decoder3 = _merge(4 * feature_size, 2 * feature_size)
-        self.decoder2 = _merge(2 * feature_size, feature_size)
-        self.out = UnetOutBlock(3, feature_size, out_channels)
-
-    def forward(self, image: Tensor, taps: list[Tensor]) -> Tensor:
-        """Decode four fused taps (B, N, hidden) and the image (B, C, H, W, D) to logits."""
-        coarse = self.decoder5(self._volume(taps[3]), self.encoder4(self._volume(taps[2])))
-        middle = self.decoder4(coarse, self.encoder3(self._volume(taps[1])))
-        fine = self.decoder3(middle, self.encoder2(self._volume(taps[0])))
-        return self.out(self.decoder2(fine, self.encoder1(image)))
-
-    def _volume(self, tokens: Tensor) -> Tensor:
-        """(B, N, hidden) -> (B, hidden, H / 16, W / 16, D / 16)."""
-        return tokens.transpose(1, 2).reshape([tokens.shape[0], -1] + self.grid)  # noqa: RUF005
-
-
-def _lift(hidden_size: int, out_channels: int, num_layer: int) -> UnetrPrUpBlock:
-    return UnetrPrUpBlock(
-        3, hidden_size, out_channels, num_layer=num_layer, kernel_size=3, stride=1,
-        upsample_kernel_size=2, norm_name="instance", conv_block=True, res_block=True,
-    )  # fmt: skip
-
-
-def _merge(in_channels: int, out_channels: int) -> UnetrUpBlock:
-    return UnetrUpBlock(
-        3, in_channels, out_channels, kernel_size=3, upsample_kernel_size=2,
-        norm_name="instance", res_block=True,
-    )  # fmt: skip
 
 
 class ChannelLoRAUNETR(nn.Module):
@@ -133,6 +73,8 @@ class ChannelLoRAUNETR(nn.Module):
         num_heads: attention heads per block.
         modalities: names of the image channels, for `ChannelEncoder.channels`; by default
             ``channel0``, ``channel1``, ...
+        activation_checkpointing: in training, keep only the inputs of the transformer and residual
+            blocks and compute what is inside again for the gradients: less memory, more time.
 
     Attributes:
         config: the constructor's arguments, as JSON can hold them.
@@ -160,6 +102,7 @@ class ChannelLoRAUNETR(nn.Module):
         num_layers: int = 12,
         num_heads: int = 12,
         modalities: Sequence[str] | None = None,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         names = tuple(modalities or (f"channel{c}" for c in range(in_channels)))
@@ -177,7 +120,7 @@ class ChannelLoRAUNETR(nn.Module):
         self.modality_dropout = modality_dropout
         self.encoder = ChannelEncoder(
             names, img_size, hidden_size=hidden_size, mlp_dim=mlp_dim, num_layers=num_layers,
-            num_heads=num_heads,
+            num_heads=num_heads, recompute=activation_checkpointing,
         )  # fmt: skip
         if get_regime(regime).adapters:
             add_channel_lora(
@@ -185,7 +128,10 @@ class ChannelLoRAUNETR(nn.Module):
                 lora_scaling,
             )  # fmt: skip
         self.fusion = ChannelFusion(in_channels, hidden_size)
-        self.decoder = UNETRDecoder(in_channels, out_channels, img_size, feature_size, hidden_size)
+        self.decoder = UNETRDecoder(
+            in_channels, out_channels, img_size, feature_size, hidden_size,
+            recompute=activation_checkpointing,
+        )  # fmt: skip
         apply_regime(self, regime)
 
     def forward(self, x: Tensor, present: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
@@ -235,4 +181,4 @@ def _check_arguments(
         raise ValueError(f"modality_dropout must be in [0, 1); got {modality_dropout}")
 
 
-__all__ = ["ChannelFusion", "ChannelLoRAUNETR", "UNETRDecoder"]
+__all__ = ["ChannelFusion", "ChannelLoRAUNETR"]

@@ -9,6 +9,7 @@ from lora_ext.data.cases import fold_cases, inference_cases
 from lora_ext.data.channels import SelectChannelsd
 from lora_ext.data.checks import check_cases
 from lora_ext.data.folds import split_fold
+from lora_ext.data.foreground import is_foreground
 from lora_ext.data.intensity import NormalizeVolumed
 from lora_ext.data.regions import (
     LabelsToRegionsd,
@@ -37,6 +38,7 @@ __all__ = [
     "fold_cases",
     "fold_volumes",
     "inference_cases",
+    "is_foreground",
     "labels_to_regions",
     "read_task",
     "regions_to_labels",

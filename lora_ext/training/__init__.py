@@ -1,7 +1,9 @@
 """Training: the loss and the handlers that a bundle's ``train.json`` names."""
 
 from lora_ext.training.best import BestModel
+from lora_ext.training.compilation import compilation
 from lora_ext.training.loss import RegionDiceCELoss
+from lora_ext.training.memory import keep_freed_memory
 from lora_ext.training.panels import OverlayPanels
 from lora_ext.training.precision import CPUPrecisionInferer
 from lora_ext.training.progress import TrainingLog
@@ -15,5 +17,7 @@ __all__ = [
     "OverlayPanels",
     "RegionDiceCELoss",
     "TrainingLog",
+    "compilation",
+    "keep_freed_memory",
     "parameter_groups",
 ]

@@ -111,7 +111,7 @@ def test_shared_transforms_are_the_same_in_training_evaluation_and_inference(roo
     assert [t["_target_"] for t in evaluate][: len(steps)] == steps
     assert [t["_target_"] for t in infer] == steps
     image_only = [dict(t, keys="image") for t in train]
-    image_only[3]["mode"] = "bilinear"
+    image_only[steps.index("Spacingd")]["mode"] = "bilinear"
     assert infer == image_only
 
 

@@ -29,6 +29,7 @@ KNOBS = [
     "encoder_learning_rate",
     "amp",
     "compile",
+    "activation_checkpointing",
     "pretrained",
     "resume",
     "regime",
@@ -107,7 +108,8 @@ def test_bundles_differ_in_their_layers_keys_alone(root, file):
 def test_inference_builds_the_network_of_training(root):
     for name in bundle_facts():
         train, infer = config(root, name, "train.json"), config(root, name, "inference.json")
-        network = {k: v for k, v in train["network_def"].items() if k != "modality_dropout"}
+        training_only = {"modality_dropout", "activation_checkpointing"}
+        network = {k: v for k, v in train["network_def"].items() if k not in training_only}
         assert infer["network_def"] == network
         for key in infer.keys() & train.keys() & set(KNOBS) - {"output_dir"}:
             assert infer[key] == train[key], key

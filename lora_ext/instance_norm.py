@@ -1,0 +1,117 @@
+"""Instance norm, sum and leaky ReLU in one differentiable step that keeps channels last.
+
+A decoder level at the paper's size holds 128 x 128 x 48 voxels times 64 channels: its norms and
+activations do little arithmetic and move much memory. PyTorch's ``instance_norm`` folds the batch
+into the channels, which forces a copy of a channels-last volume there and back, and a separate sum
+and activation read and write it twice more. Here each image is normalised by the batch-norm kernel
+(an instance norm is a batch norm over one image), which takes either layout as it is, and the sum
+and the activation are done in place on its output::
+
+    forward    y = leaky_relu(norm(x) + residual)
+    backward   g = leaky_relu'(y) * dy;  d residual = g;  d x = norm'(x) g
+
+Without a residual only ``y`` is kept, which the next convolution keeps anyway: the activation can
+be undone, and ``norm(x)`` with 1 / std is all that the gradient needs (Rota Bulo et al. 2018,
+In-Place Activated BatchNorm, arXiv:1712.02616). Statistics are float32 when `x` is bfloat16 or
+float16.
+"""
+
+# No `from __future__ import annotations` here: TorchScript reads the annotations.
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.autograd.function import once_differentiable
+
+EPS = 1e-5  # MONAI's and PyTorch's default
+SLOPE = 0.01  # of MONAI's UNETR blocks; 1 is no activation
+
+
+def instance_norm(
+    x: Tensor,
+    residual: Optional[Tensor] = None,  # noqa: UP045 (TorchScript)
+    slope: float = SLOPE,
+) -> Tensor:
+    """Compute ``leaky_relu(instance_norm(x) + residual)``.
+
+    Args:
+        x: features, shape (B, C, H, W, D), in either memory format.
+        residual: features of the same shape, added before the activation.
+        slope: slope of the activation below zero; 1 leaves it out.
+
+    Returns:
+        Features of the same shape, type and memory format as `x`.
+    """
+    # Scripts, traces and compilers get the plain operations: they fuse or export these themselves.
+    if torch.jit.is_scripting():
+        return _plain(x, residual, slope)
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return _plain(x, residual, slope)
+    return _InstanceNorm.apply(x, residual, slope)
+
+
+def _plain(x: Tensor, residual: Optional[Tensor], slope: float) -> Tensor:  # noqa: UP045
+    y = functional.instance_norm(x)  # its default eps is EPS
+    if residual is not None:
+        y = y + residual
+    return functional.leaky_relu(y, slope)
+
+
+class _InstanceNorm(torch.autograd.Function):
+    """See the module's header."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor | None, slope: float) -> Tensor:
+        ones, zeros = _unit_affine(x)
+        y, mean = torch.empty_like(x), ones.new_empty(x.shape[:2])
+        inverse = torch.empty_like(mean)  # 1 / std
+        for n, (image, out) in enumerate(zip(x.split(1), y.split(1), strict=True)):
+            torch.ops.aten.native_batch_norm.out(
+                image, ones, zeros, None, None, True, 0.0, EPS,
+                out=out, save_mean=mean[n], save_invstd=inverse[n],
+            )  # fmt: skip
+        if residual is not None:
+            y += residual
+        if slope != 1.0:
+            functional.leaky_relu_(y, slope)
+        ctx.slope = slope
+        ctx.save_for_backward(y, inverse, *((x, mean) if residual is not None else ()))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        y, inverse, *rest = ctx.saved_tensors
+        if ctx.slope != 1.0:
+            grad = torch.ops.aten.leaky_relu_backward(grad, y, ctx.slope, True)
+        if rest:
+            return _norm_gradient(grad, rest[0], rest[1], inverse), grad, None
+        normed = functional.leaky_relu(y, 1 / ctx.slope) if ctx.slope != 1.0 else y
+        return _norm_gradient(grad, normed, None, inverse), None, None
+
+
+def _norm_gradient(grad: Tensor, x: Tensor, mean: Tensor | None, inverse: Tensor) -> Tensor:
+    """Gradient of the norm at `x`, or, where `mean` is None, at what `x` is the norm of."""
+    ones, zeros = _unit_affine(x)
+    gradients = []
+    for n, (g, image) in enumerate(zip(grad.split(1), x.split(1), strict=True)):
+        if mean is not None:
+            weight, center, factor = ones, mean[n], inverse[n]
+        else:  # the norm's input has mean 0 and std 1; the factor comes in as a weight
+            weight, center, factor = inverse[n], zeros, ones
+        gradient, *_ = torch.ops.aten.native_batch_norm_backward(
+            g, image, weight, None, None, center, factor, True, EPS, [True, False, False]
+        )
+        gradients.append(gradient)
+    return gradients[0] if len(gradients) == 1 else torch.cat(gradients)
+
+
+def _unit_affine(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight one and bias zero; in float32, so that the kernels keep their statistics in it."""
+    dtype = torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
+    ones = torch.ones(x.shape[1], dtype=dtype, device=x.device)
+    return ones, torch.zeros_like(ones)
+
+
+__all__ = ["EPS", "SLOPE", "instance_norm"]
