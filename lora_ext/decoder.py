@@ -84,7 +84,7 @@ class MergeBlock(UnetrUpBlock):
             up, kernel = self.transp_conv.conv.weight, self.conv_block.conv1.conv.weight
             exporting = torch.jit.is_tracing() or torch.compiler.is_exporting()
             if not exporting and composing_pays(inp, up, kernel):
-                return self.conv_block.forward_pair(inp, up, skip)
+                return self.conv_block.forward_pair(inp, up, skip)  # type: ignore[operator]
         return self.conv_block(torch.cat((self.transp_conv(inp), skip), dim=1))
 
 
@@ -126,7 +126,7 @@ class UNETRDecoder(nn.Module):
         for block in self.modules():
             if type(block) is UnetResBlock:  # MONAI's blocks make their inner blocks themselves
                 block.__class__ = ResidualBlock
-                block.recompute = recompute
+                block.recompute = recompute  # type: ignore[assignment]
 
     def forward(self, image: Tensor, taps: list[Tensor]) -> Tensor:
         """Decode four fused taps (B, N, hidden) and the image (B, C, H, W, D) to logits."""

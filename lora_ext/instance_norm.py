@@ -21,8 +21,8 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 EPS = 1e-5  # MONAI's and PyTorch's default
 SLOPE = 0.01  # of MONAI's UNETR blocks; 1 is no activation

@@ -1,0 +1,1 @@
+"""Parts of `ci/benchmark.py`: the sizes, the peer, what is measured and the machine's limit."""
