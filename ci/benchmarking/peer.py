@@ -1,4 +1,4 @@
-"""What users would write themselves: MONAI's ViT and UNETR blocks, HF peft, one channel at a time."""
+"""The peer: what users write themselves, MONAI's ViT and UNETR blocks with HF peft in a loop."""
 
 from __future__ import annotations
 

@@ -65,10 +65,10 @@ class Sizes:
         return image, regions.float()
 
     def whole_case(self) -> torch.Tensor:
-        """A skull-stripped case (1, C, H, W, D): an ellipsoid of noise, zero around it."""
+        """A skull-stripped case (1, C, H, W, D): noise in an ellipsoid, zero around it."""
         generator = torch.Generator().manual_seed(2)
         axes = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in self.head), indexing="ij")
-        inside = sum(axis**2 for axis in axes) <= 1
+        inside = sum(axis**2 for axis in axes) <= 1.1  # so that it touches every side
         head = torch.randn((1, self.channels, *self.head), generator=generator) * inside
         margins = [(whole - part) for whole, part in zip(self.case, self.head, strict=True)]
         padding = [side for m in reversed(margins) for side in (m // 2, m - m // 2)]

@@ -13,7 +13,7 @@ def compilation(wanted: bool, device: str | torch.device = "cpu") -> bool:
     """Say whether to compile the network: wanted, and possible on this machine.
 
     A small function is compiled as a trial, since a machine without a compiler shows that only when
-    the first batch runs. Should a part of the network fail to compile later, that part runs as it is.
+    the first batch runs. Should a part of the network fail to compile later, it runs as it is.
 
     Args:
         wanted: the knob ``compile``.
