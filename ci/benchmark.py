@@ -2,6 +2,7 @@
 
 Usage: python ci/benchmark.py [--device cuda] [--json OUT] [--size paper|small] [--repeats 3]
        python ci/benchmark.py --scaling PLOT.png [--device cuda] [--json OUT]
+       python ci/benchmark.py --regimes True [--device cuda] [--json OUT]
 
 Both sides run in one process, with the same weights, one after the other; every figure is a median
 after a first call that is not counted. Equal outputs are checked first. A ratio below 1 is in our
@@ -19,7 +20,8 @@ import fire
 import torch
 from benchmarking.equality import check_equal_outputs
 from benchmarking.limit import measure_rates
-from benchmarking.rows import ROWS, Bench, memory_child
+from benchmarking.regimes import measure_alone, measure_regimes
+from benchmarking.rows import ROWS, Bench
 from benchmarking.scaling import measure_scaling, plot_scaling
 from benchmarking.sizes import SIZES
 
@@ -68,10 +70,13 @@ def main(
     size: str = "paper",
     repeats: int = 3,
     scaling: str | None = None,
+    regimes: bool = False,
 ) -> None:
-    """Run the benchmark, or measure how the cost of a step grows."""
+    """Run the benchmark, or measure how the cost of a step grows, or what each regime takes."""
     bench = make_bench(size, device, repeats)
-    if scaling is not None:
+    if regimes:
+        rows = measure_regimes(bench)
+    elif scaling is not None:
         rows = measure_scaling(bench)
         plot_scaling(rows, Path(scaling))
     else:
@@ -82,7 +87,7 @@ def main(
 
 def child(name: str, size: str, device: str) -> None:
     """Measure the peak memory of one side; its last line is JSON."""
-    print(json.dumps(memory_child(name, SIZES[size], torch.device(device))))
+    print(json.dumps(measure_alone(name, SIZES[size], torch.device(device))))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from benchmarking import work
-from benchmarking.limit import Rates, Work, count, kept_bytes
+from benchmarking.limit import Rates, count, kept_bytes
 from benchmarking.peer import Peer, peer_of
 from benchmarking.sizes import Sizes
-from benchmarking.timing import in_own_process, median_seconds, peak_memory
+from benchmarking.timing import in_own_process, median_seconds, seconds
 from lora_ext import ChannelLoRAUNETR, save_adapter
 
 
@@ -121,28 +121,10 @@ def _step_bytes(network: ChannelLoRAUNETR, image: torch.Tensor) -> float:
 def memory_row(bench: Bench) -> Iterator[Row]:
     """Peak memory of training: our adapters in bfloat16, the peer's full fine-tuning in float32."""
     ours, peer = (
-        in_own_process(name, bench.size_name, str(bench.device)) for name in ("ours", "peer")
+        in_own_process(name, bench.size_name, str(bench.device)) for name in ("lora32", "peer")
     )
-    yield Row("train_peak_memory", ours["peak"], peer["peak"], "GiB", ours["needed"] / ours["peak"])
-
-
-def memory_child(name: str, sizes: Sizes, device: torch.device) -> dict[str, float]:
-    """Two training steps; the peak, and what weights, gradients, Adam and activations need."""
-    image, regions = (tensor.to(device) for tensor in sizes.window())
-    ours = name == "ours"
-    network = sizes.network() if ours else Peer(sizes, None)
-    network.to(device)
-    weights = sum(p.numel() for p in network.parameters())
-    trained = sum(p.numel() for p in network.trainable_parameters())
-
-    def forward() -> torch.Tensor:
-        with work.autocast(device, ours):
-            return network(image)
-
-    needed = 4 * (weights + 3 * trained) + (kept_bytes(forward) if ours else 0)
-    step = work.training_step(network, (image, regions), mixed=ours, fused=ours)
-    median_seconds(step, device, 1, keep=ours)
-    return {"peak": peak_memory(device), "needed": needed / 2**30}
+    share = ours["needed"] / ours["peak"]
+    yield Row("train_peak_memory", ours["peak"], peer["peak"], "GiB", share)
 
 
 def inference_rows(bench: Bench) -> Iterator[Row]:
@@ -161,14 +143,8 @@ def inference_rows(bench: Bench) -> Iterator[Row]:
     del network
     # no warm-up: the windows before were one, and this is by far the longest piece of work here
     theirs = work.whole_case(bench.sizes, peer, case, lean=False)
-    peer_time = _once(theirs, bench)
+    peer_time = seconds(theirs, bench.device)
     yield Row("inference_case", ours, peer_time, "s", window * needed / ours)
-
-
-def _once(run: Callable[[], object], bench: Bench) -> float:
-    from benchmarking.timing import seconds
-
-    return seconds(run, bench.device)
 
 
 def start_row(bench: Bench) -> Iterator[Row]:
@@ -195,4 +171,4 @@ def file_row(bench: Bench) -> Iterator[Row]:
 
 ROWS = (encoder_rows, training_rows, memory_row, inference_rows, file_row, start_row)
 
-__all__ = ["ROWS", "Bench", "Row", "Work", "memory_child"]
+__all__ = ["ROWS", "Bench", "Row"]

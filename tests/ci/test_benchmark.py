@@ -107,3 +107,14 @@ def test_scaling_is_plotted(root, tmp_path):
     subprocess.run([*command, "--scaling", str(plot), "--json", str(out)], cwd=root, check=True)
     assert plot.stat().st_size > 10_000
     assert {row["name"] for row in json.loads(out.read_text())} == {"channels", "rank", "roi"}
+
+
+@pytest.mark.slow
+def test_every_regime_is_measured_alone(root, tmp_path):
+    out = tmp_path / "regimes.json"
+    command = [sys.executable, "ci/benchmark.py", "--size", "small", "--repeats", "1"]
+    subprocess.run([*command, "--regimes", "True", "--json", str(out)], cwd=root, check=True)
+    rows = {row["name"]: row for row in json.loads(out.read_text())}
+    assert set(rows) == {"baseline", "frozen", "lora16", "lora32", "lora64"}
+    for row in rows.values():
+        assert row["checkpointing"]["needed"] < row["plain"]["needed"] < row["plain"]["peak"]
