@@ -26,7 +26,7 @@ def recomputed(block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     Returns:
         ``block(*inputs)``.
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or torch.jit.is_tracing():
         return block(*inputs)
     return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 

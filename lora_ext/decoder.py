@@ -3,7 +3,8 @@
 Blocks, names, wiring and numbers are MONAI's; only the order of the arithmetic is not. At the
 paper's size the decoder is nine tenths of a training step, so it pays to
 
-- keep volumes channels-last, which oneDNN and cuDNN take without reordering,
+- keep volumes channels-last, which oneDNN and cuDNN take without reordering (in float32 on a CPU
+  PyTorch itself leaves that layout for some convolutions),
 - do norm, sum and activation in place of three passes (`lora_ext.instance_norm`),
 - never make the upsampled volume that only a convolution reads (`lora_ext.upsampling`), nor its
   concatenation with the skip: ``conv([u, s]) = conv_u(u) + conv_s(s)``.

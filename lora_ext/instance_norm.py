@@ -38,7 +38,7 @@ def instance_norm(
     Args:
         x: features, shape (B, C, H, W, D), in either memory format.
         residual: features of the same shape, added before the activation.
-        slope: slope of the activation below zero; 1 leaves it out.
+        slope: slope of the activation below zero, above 0; 1 leaves it out.
 
     Returns:
         Features of the same shape, type and memory format as `x`.
@@ -63,14 +63,11 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor | None, slope: float) -> Tensor:
-        ones, zeros = _unit_affine(x)
-        y, mean = torch.empty_like(x), ones.new_empty(x.shape[:2])
+        x = x.contiguous(memory_format=_layout(x))  # the kernels misread gaps
+        y, mean = torch.empty_like(x), _unit_affine(x)[0].new_empty(x.shape[:2])
         inverse = torch.empty_like(mean)  # 1 / std
         for n, (image, out) in enumerate(zip(x.split(1), y.split(1), strict=True)):
-            torch.ops.aten.native_batch_norm.out(
-                image, ones, zeros, None, None, True, 0.0, EPS,
-                out=out, save_mean=mean[n], save_invstd=inverse[n],
-            )  # fmt: skip
+            _normalise(image, out, mean[n], inverse[n])
         if residual is not None:
             y += residual
         if slope != 1.0:
@@ -83,12 +80,40 @@ class _InstanceNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         y, inverse, *rest = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=_layout(y))
         if ctx.slope != 1.0:
             grad = torch.ops.aten.leaky_relu_backward(grad, y, ctx.slope, True)
         if rest:
             return _norm_gradient(grad, rest[0], rest[1], inverse), grad, None
         normed = functional.leaky_relu(y, 1 / ctx.slope) if ctx.slope != 1.0 else y
         return _norm_gradient(grad, normed, None, inverse), None, None
+
+
+def _normalise(image: Tensor, out: Tensor, mean: Tensor, inverse: Tensor) -> None:
+    """Write the norm of one image to `out`, its channels' mean and 1 / std to the others."""
+    ones, zeros = _unit_affine(image)
+    batch_norm = torch.ops.aten.native_batch_norm.out
+    if image.dtype == ones.dtype:
+        # the kernel's own sums over many voxels lose a few digits, which shows in full precision
+        variance, center = torch.var_mean(image, dim=(0, 2, 3, 4), correction=0)
+        mean.copy_(center)
+        inverse.copy_((variance + EPS).rsqrt())
+        unused = ones.new_empty(0), ones.new_empty(0)
+        batch_norm(
+            image, ones, zeros, center, variance, False, 0.0, EPS,
+            out=out, save_mean=unused[0], save_invstd=unused[1],
+        )  # fmt: skip
+    else:
+        batch_norm(
+            image, ones, zeros, None, None, True, 0.0, EPS,
+            out=out, save_mean=mean, save_invstd=inverse,
+        )  # fmt: skip
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """The memory format that `x` has, or is to get."""
+    last = torch.channels_last_3d
+    return last if x.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
 def _norm_gradient(grad: Tensor, x: Tensor, mean: Tensor | None, inverse: Tensor) -> Tensor:

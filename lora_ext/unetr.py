@@ -77,7 +77,7 @@ class ChannelLoRAUNETR(nn.Module):
             blocks and compute what is inside again for the gradients: less memory, more time.
 
     Attributes:
-        config: the constructor's arguments, as JSON can hold them.
+        config: the constructor's arguments that say what is computed, as JSON can hold them.
 
     Raises:
         ValueError: for an unknown regime, target or scaling, sizes that do not fit, a number of

@@ -106,6 +106,25 @@ def test_encoder_has_no_parameter_without_a_gradient():
     assert [n for n, p in encoder.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_frozen_encoder_builds_no_graph(small_network, recompute):
+    network = small_network(regime="frozen", activation_checkpointing=recompute)
+    x = torch.randn(1, 2, 32, 32, 16)
+    assert not any(tap.requires_grad for tap in network.encoder(x))
+    assert network(x).requires_grad
+
+
+def test_nothing_is_kept_below_the_first_adapted_layer(small_network):
+    encoder, graphs = small_network(regime="lora").encoder, {}
+    attention = encoder.blocks[0].attn
+    for name in ("qkv", "out_proj"):
+        layer = attention.get_submodule(name)
+        layer.register_forward_hook(lambda *call, name=name: graphs.update({name: call[2].grad_fn}))
+    encoder(torch.randn(1, 2, 32, 32, 16))
+    assert graphs["qkv"] is None
+    assert graphs["out_proj"] is not None
+
+
 @pytest.mark.parametrize("channel", ["T2", 2, -1])
 def test_unknown_channel_is_named_with_the_known_ones(small_network, channel):
     encoder = small_network(modalities=["FLAIR", "t1gd"]).encoder

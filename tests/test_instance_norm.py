@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -22,8 +24,8 @@ def features(*shape, layout=torch.channels_last_3d, dtype=torch.float32, seed=0)
 
 
 def run(function, x, residual, slope, grad):
-    """The output and the gradients of x and, if there is one, of the residual."""
-    inputs = [x] if residual is None else [x, residual]
+    """The output and the gradients of x and of a residual that wants one."""
+    inputs = [t for t in (x, residual) if t is not None and t.requires_grad]
     y = function(x, residual, slope)
     return [y.detach(), *torch.autograd.grad(y, inputs, grad)]
 
@@ -125,6 +127,38 @@ def test_layouts_that_differ_give_the_same_numbers(add):
     alike = [x.clone().requires_grad_(), residual.clone().requires_grad_() if add else None]
     ours = run(instance_norm, *mixed, SLOPE, grad.contiguous())
     for one, other in zip(ours, run(instance_norm, *alike, SLOPE, grad), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+PARTS = [
+    lambda t: t[:, 1:4],  # some of the channels
+    lambda t: t[..., 1:-1, :, 1:],  # a crop
+    lambda t: t.transpose(2, 4),
+]
+
+
+@pytest.mark.parametrize(("add", "slope"), CASES)
+def test_part_of_a_larger_tensor_gives_what_its_copy_gives(add, slope):
+    for part, layout in itertools.product(PARTS, LAYOUTS):
+        whole = [features(2, 6, 5, 6, 7, layout=layout, seed=seed).detach() for seed in range(3)]
+        x, residual, grad = map(part, whole)
+        copy, residual = x.clone(memory_format=torch.contiguous_format), residual if add else None
+        ours = run(instance_norm, x.requires_grad_(), residual, slope, grad)
+        peers = run(plain, copy.requires_grad_(), residual, slope, grad.contiguous())
+        for one, other in zip(ours, peers, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("viewed", ["x", "gradient"])
+@pytest.mark.parametrize("add", [False, True])
+def test_batch_stride_that_view_gives_one_image_changes_nothing(viewed, add):
+    x, residual, grad = (features(1, 8, 4, 5, 6, seed=seed).detach() for seed in range(3))
+    residual = residual if add else None
+    copy, plain_grad = x.contiguous(), grad.contiguous()
+    odd = (x.view(x.shape), plain_grad) if viewed == "x" else (copy.clone(), grad.view(x.shape))
+    ours = run(instance_norm, odd[0].requires_grad_(), residual, 1.0, odd[1])
+    peers = run(plain, copy.requires_grad_(), residual, 1.0, plain_grad)
+    for one, other in zip(ours, peers, strict=True):
         torch.testing.assert_close(one, other)
 
 
