@@ -16,6 +16,7 @@ import torch
 from monai.networks.nets import ViT
 from torch import Tensor, nn
 
+from lora_ext.attention import Attention
 from lora_ext.checkpointing import recomputed
 from lora_ext.lora import ChannelLoRALinear
 
@@ -74,8 +75,7 @@ class ChannelEncoder(ViT):
         self.taps = [k * num_layers // 4 for k in (1, 2, 3)]
         for block in self.blocks:
             block.norm_cross_attn = nn.Identity()
-            # scaled_dot_product_attention: the same numbers, without the attention matrix
-            block.attn.use_flash_attention = True  # type: ignore[union-attr]
+            block.attn.__class__ = Attention  # same parameters and numbers
 
     @contextmanager
     def channels(self, *channels: str | int) -> "Iterator[ChannelEncoder]":
