@@ -12,8 +12,11 @@ import sys
 
 import torch
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
-MMAP_MAX_DEFAULT, TRIM_DEFAULT = 65536, 128 * 1024
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # glibc's malloc.h
+KEEP = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
+# What glibc arrives at by itself in a process that frees large blocks. Its thresholds no longer
+# move once one of them was set, so the first defaults would be slower than an untouched process.
+DEFAULTS = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20}
 
 
 def keep_freed_memory(device: str | torch.device = "cpu", keep: bool = True) -> bool:
@@ -34,5 +37,4 @@ def keep_freed_memory(device: str | torch.device = "cpu", keep: bool = True) -> 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is None:
         return False
-    maps, trim = (0, -1) if keep else (MMAP_MAX_DEFAULT, TRIM_DEFAULT)
-    return bool(mallopt(M_MMAP_MAX, maps) and mallopt(M_TRIM_THRESHOLD, trim))
+    return all([mallopt(name, value) for name, value in (KEEP if keep else DEFAULTS).items()])
