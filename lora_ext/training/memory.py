@@ -37,4 +37,4 @@ def keep_freed_memory(device: str | torch.device = "cpu", keep: bool = True) -> 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is None:
         return False
-    return all([mallopt(name, value) for name, value in (KEEP if keep else DEFAULTS).items()])
+    return all(mallopt(name, value) for name, value in (KEEP if keep else DEFAULTS).items())
