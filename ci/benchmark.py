@@ -1,6 +1,7 @@
 """How fast and lean the package is, against the same network built from MONAI's and peft's parts.
 
 Usage: python ci/benchmark.py [--device cuda] [--json OUT] [--size paper|small] [--repeats 3]
+                              [--rows encoder,training,memory,inference,file,start]
        python ci/benchmark.py --scaling PLOT.png [--device cuda] [--json OUT]
        python ci/benchmark.py --regimes True [--device cuda] [--json OUT]
 
@@ -45,15 +46,15 @@ def make_bench(size: str, device: str, repeats: int) -> Bench:
     return Bench(SIZES[size], size, where, repeats, mixed, full)
 
 
-def run_rows(bench: Bench) -> list[dict]:
-    """All rows, printed as they come."""
+def run_rows(bench: Bench, groups: list[str]) -> list[dict]:
+    """The rows of these groups, printed as they come."""
     equal = check_equal_outputs(bench)
     print(f"outputs: largest difference {equal['float32']:.1e} of the largest output in float32, ")
     print(f"         error of bfloat16 {equal['mixed']:.2f} times the peer's")
     print(f"{'name':<28}{'ours':>10}{'peer':>10} {'unit':<5}{'ratio':>7}{'of limit':>10}")
     rows = []
-    for make in ROWS:
-        for row in make(bench):
+    for group in groups:
+        for row in ROWS[group](bench):
             rows.append(row.as_dict())
             share = "-" if row.share_of_limit is None else f"{row.share_of_limit:.2f}"
             print(
@@ -71,18 +72,22 @@ def main(
     repeats: int = 3,
     scaling: str | None = None,
     regimes: bool = False,
+    rows: str | tuple[str, ...] = tuple(ROWS),
 ) -> None:
     """Run the benchmark, or measure how the cost of a step grows, or what each regime takes."""
+    groups = rows.split(",") if isinstance(rows, str) else list(rows)
+    if not set(groups) <= set(ROWS):
+        raise ValueError(f"--rows: found {groups}; allowed are {', '.join(ROWS)}")
     bench = make_bench(size, device, repeats)
     if regimes:
-        rows = measure_regimes(bench)
+        results = measure_regimes(bench)
     elif scaling is not None:
-        rows = measure_scaling(bench)
-        plot_scaling(rows, Path(scaling))
+        results = measure_scaling(bench)
+        plot_scaling(results, Path(scaling))
     else:
-        rows = run_rows(bench)
+        results = run_rows(bench, groups)
     if json_path is not None:
-        Path(json_path).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        Path(json_path).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def child(name: str, size: str, device: str) -> None:

@@ -10,10 +10,10 @@ and the activation are done in place on its output::
     forward    y = leaky_relu(norm(x) + residual)
     backward   g = leaky_relu'(y) * dy;  d residual = g;  d x = norm'(x) g
 
-Without a residual only ``y`` is kept, which the next convolution keeps anyway: the activation can
-be undone, and ``norm(x)`` with 1 / std is all that the gradient needs (Rota Bulo et al. 2018,
-In-Place Activated BatchNorm, arXiv:1712.02616). Statistics are float32 when `x` is bfloat16 or
-float16.
+Only ``y`` and the residual are kept, which the convolutions around keep anyway: the activation can
+be undone and the residual taken off, and ``norm(x)`` with 1 / std is all that the gradient needs
+(Rota Bulo et al. 2018, In-Place Activated BatchNorm, arXiv:1712.02616). Statistics are float32
+when `x` is bfloat16 or float16.
 """
 
 # No `from __future__ import annotations` here: TorchScript reads the annotations.
@@ -64,39 +64,38 @@ class _InstanceNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor | None, slope: float) -> Tensor:
         x = x.contiguous(memory_format=_layout(x))  # the kernels misread gaps
-        y, mean = torch.empty_like(x), _unit_affine(x)[0].new_empty(x.shape[:2])
-        inverse = torch.empty_like(mean)  # 1 / std
+        y, inverse = torch.empty_like(x), _unit_affine(x)[0].new_empty(x.shape[:2])
         for n, (image, out) in enumerate(zip(x.split(1), y.split(1), strict=True)):
-            _normalise(image, out, mean[n], inverse[n])
+            _normalise(image, out, inverse[n])
         if residual is not None:
             y += residual
         if slope != 1.0:
             functional.leaky_relu_(y, slope)
         ctx.slope = slope
-        ctx.save_for_backward(y, inverse, *((x, mean) if residual is not None else ()))
+        ctx.save_for_backward(y, inverse, residual)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        y, inverse, *rest = ctx.saved_tensors
+        y, inverse, residual = ctx.saved_tensors
         grad = grad.contiguous(memory_format=_layout(y))
+        normed = y
         if ctx.slope != 1.0:
             grad = torch.ops.aten.leaky_relu_backward(grad, y, ctx.slope, True)
-        if rest:
-            return _norm_gradient(grad, rest[0], rest[1], inverse), grad, None
-        normed = functional.leaky_relu(y, 1 / ctx.slope) if ctx.slope != 1.0 else y
-        return _norm_gradient(grad, normed, None, inverse), None, None
+            normed = functional.leaky_relu(y, 1 / ctx.slope)
+        if residual is not None:
+            normed = normed - residual
+        return _norm_gradient(grad, normed, inverse), grad if residual is not None else None, None
 
 
-def _normalise(image: Tensor, out: Tensor, mean: Tensor, inverse: Tensor) -> None:
-    """Write the norm of one image to `out`, its channels' mean and 1 / std to the others."""
+def _normalise(image: Tensor, out: Tensor, inverse: Tensor) -> None:
+    """Write the norm of one image to `out` and 1 / std of its channels to `inverse`."""
     ones, zeros = _unit_affine(image)
     batch_norm = torch.ops.aten.native_batch_norm.out
     if image.dtype == ones.dtype:
         # the kernel's own sums over many voxels lose a few digits, which shows in full precision
         variance, center = torch.var_mean(image, dim=(0, 2, 3, 4), correction=0)
-        mean.copy_(center)
         inverse.copy_((variance + EPS).rsqrt())
         unused = ones.new_empty(0), ones.new_empty(0)
         batch_norm(
@@ -106,7 +105,7 @@ def _normalise(image: Tensor, out: Tensor, mean: Tensor, inverse: Tensor) -> Non
     else:
         batch_norm(
             image, ones, zeros, None, None, True, 0.0, EPS,
-            out=out, save_mean=mean, save_invstd=inverse,
+            out=out, save_mean=torch.empty_like(ones), save_invstd=inverse,
         )  # fmt: skip
 
 
@@ -116,17 +115,13 @@ def _layout(x: Tensor) -> torch.memory_format:
     return last if x.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
-def _norm_gradient(grad: Tensor, x: Tensor, mean: Tensor | None, inverse: Tensor) -> Tensor:
-    """Gradient of the norm at `x`, or, where `mean` is None, at what `x` is the norm of."""
-    ones, zeros = _unit_affine(x)
+def _norm_gradient(grad: Tensor, normed: Tensor, inverse: Tensor) -> Tensor:
+    """Gradient of the norm, from its output: its input is taken as of mean 0 and std 1."""
+    ones, zeros = _unit_affine(normed)
     gradients = []
-    for n, (g, image) in enumerate(zip(grad.split(1), x.split(1), strict=True)):
-        if mean is not None:
-            weight, center, factor = ones, mean[n], inverse[n]
-        else:  # the norm's input has mean 0 and std 1; the factor comes in as a weight
-            weight, center, factor = inverse[n], zeros, ones
+    for n, (g, image) in enumerate(zip(grad.split(1), normed.split(1), strict=True)):
         gradient, *_ = torch.ops.aten.native_batch_norm_backward(
-            g, image, weight, None, None, center, factor, True, EPS, [True, False, False]
+            g, image, inverse[n], None, None, zeros, ones, True, EPS, [True, False, False]
         )
         gradients.append(gradient)
     return gradients[0] if len(gradients) == 1 else torch.cat(gradients)

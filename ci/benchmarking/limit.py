@@ -96,7 +96,7 @@ def kept_bytes(work: Callable[[], torch.Tensor]) -> int:
         if not isinstance(tensor, torch.nn.Parameter):
             storage = tensor.untyped_storage()
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output kept as it is would hold its own graph for ever
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = work()  # noqa: F841 (alive, so that no two tensors share an address)

@@ -60,10 +60,10 @@ def measure_alone(name: str, sizes: Sizes, device: torch.device) -> dict[str, fl
 
     weights = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.trainable_parameters())
-    needed = 4 * (weights + 3 * trained) + kept_bytes(forward)
     step = work.training_step(network, (image, regions), mixed=ours, fused=ours)
-    seconds = median_seconds(step, device, 1, keep=ours)
-    return {"seconds": seconds, "peak": peak_memory(device), "needed": needed / 2**30}
+    seconds, peak = median_seconds(step, device, 1, keep=ours), peak_memory(device)
+    needed = 4 * (weights + 3 * trained) + kept_bytes(forward)
+    return {"seconds": seconds, "peak": peak, "needed": needed / 2**30}
 
 
 def _network(name: str, sizes: Sizes) -> torch.nn.Module:

@@ -169,6 +169,13 @@ def file_row(bench: Bench) -> Iterator[Row]:
     yield Row("adapter_file", ours / 2**20, theirs / 2**20, "MiB", trained / ours)
 
 
-ROWS = (encoder_rows, training_rows, memory_row, inference_rows, file_row, start_row)
+ROWS = {
+    "encoder": encoder_rows,
+    "training": training_rows,
+    "memory": memory_row,
+    "inference": inference_rows,
+    "file": file_row,
+    "start": start_row,
+}
 
 __all__ = ["ROWS", "Bench", "Row"]
