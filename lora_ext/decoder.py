@@ -14,6 +14,7 @@ Exported networks (TorchScript, ONNX) hold the plain operations, in MONAI's orde
 
 # No `from __future__ import annotations` here: TorchScript reads the class annotations.
 from collections.abc import Sequence
+from typing import Optional
 
 import torch
 from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
@@ -45,8 +46,9 @@ class ResidualBlock(UnetResBlock):
     def _transform(self, inp: Tensor) -> Tensor:
         residual = inp
         if hasattr(self, "conv3"):  # the form that TorchScript takes
-            residual = instance_norm(self.conv3(inp), None, 1.0)
-        return instance_norm(self.conv2(instance_norm(self.conv1(inp))), residual)
+            residual = instance_norm(self.conv3(inp), None, 1.0, True)
+        inner = _normed(self.conv1(inp))
+        return _normed(self.conv2(inner), residual)
 
     def forward_pair(self, x: Tensor, up: Tensor, skip: Tensor) -> Tensor:
         """Transform ``[upsampled x, skip]`` without making the first or the pair.
@@ -63,9 +65,16 @@ class ResidualBlock(UnetResBlock):
         return recomputed(run, x, up, skip) if self.recompute else run(x, up, skip)
 
     def _transform_pair(self, x: Tensor, up: Tensor, skip: Tensor) -> Tensor:
-        residual = instance_norm(_convolve_pair(self.conv3.conv.weight, x, up, skip), None, 1.0)
-        inner = instance_norm(_convolve_pair(self.conv1.conv.weight, x, up, skip))
-        return instance_norm(self.conv2(inner), residual)
+        residual = instance_norm(
+            _convolve_pair(self.conv3.conv.weight, x, up, skip), None, 1.0, True
+        )
+        inner = _normed(_convolve_pair(self.conv1.conv.weight, x, up, skip))
+        return _normed(self.conv2(inner), residual)
+
+
+def _normed(x: Tensor, residual: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    """Norm, sum and activation in the place of a convolution's output."""
+    return instance_norm(x, residual, 0.01, True)
 
 
 def _convolve_pair(kernel: Tensor, x: Tensor, up: Tensor, skip: Tensor) -> Tensor:

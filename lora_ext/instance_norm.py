@@ -32,6 +32,7 @@ def instance_norm(
     x: Tensor,
     residual: Optional[Tensor] = None,  # noqa: UP045 (TorchScript)
     slope: float = SLOPE,
+    overwrite: bool = False,
 ) -> Tensor:
     """Compute ``leaky_relu(instance_norm(x) + residual)``.
 
@@ -39,6 +40,8 @@ def instance_norm(
         x: features, shape (B, C, H, W, D), in either memory format.
         residual: features of the same shape, added before the activation.
         slope: slope of the activation below zero, above 0; 1 leaves it out.
+        overwrite: `x` is needed by nobody else (a convolution does not keep its output), so that
+            the result may take its place in memory.
 
     Returns:
         Features of the same shape, type and memory format as `x`.
@@ -48,7 +51,7 @@ def instance_norm(
         return _plain(x, residual, slope)
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return _plain(x, residual, slope)
-    return _InstanceNorm.apply(x, residual, slope)
+    return _InstanceNorm.apply(x, residual, slope, overwrite)
 
 
 def _plain(x: Tensor, residual: Optional[Tensor], slope: float) -> Tensor:  # noqa: UP045
@@ -62,9 +65,16 @@ class _InstanceNorm(torch.autograd.Function):
     """See the module's header."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, residual: Tensor | None, slope: float) -> Tensor:
-        x = x.contiguous(memory_format=_layout(x))  # the kernels misread gaps
-        y, inverse = torch.empty_like(x), _unit_affine(x)[0].new_empty(x.shape[:2])
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor | None, slope: float, overwrite: bool
+    ) -> Tensor:
+        given, x = x, x.contiguous(memory_format=_layout(x))  # the kernels misread gaps
+        if overwrite and x.device.type == "cpu":
+            y = x
+            ctx.mark_dirty(*([x] if x is given else []))
+        else:
+            y = torch.empty_like(x)
+        inverse = _unit_affine(x)[0].new_empty(x.shape[:2])
         for n, (image, out) in enumerate(zip(x.split(1), y.split(1), strict=True)):
             _normalise(image, out, inverse[n])
         if residual is not None:
@@ -77,7 +87,7 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, inverse, residual = ctx.saved_tensors
         grad = grad.contiguous(memory_format=_layout(y))
         normed = y
@@ -85,8 +95,9 @@ class _InstanceNorm(torch.autograd.Function):
             grad = torch.ops.aten.leaky_relu_backward(grad, y, ctx.slope, True)
             normed = functional.leaky_relu(y, 1 / ctx.slope)
         if residual is not None:
-            normed = normed - residual
-        return _norm_gradient(grad, normed, inverse), grad if residual is not None else None, None
+            normed = normed - residual if normed is y else normed.sub_(residual)
+        to_residual = grad if residual is not None else None
+        return _norm_gradient(grad, normed, inverse), to_residual, None, None
 
 
 def _normalise(image: Tensor, out: Tensor, inverse: Tensor) -> None:

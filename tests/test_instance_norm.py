@@ -205,3 +205,18 @@ def test_scripted_and_traced_modules_give_the_same():
     expected = Block()(x, residual)
     for exported in (torch.jit.script(Block()), torch.jit.trace(Block(), (x, residual))):
         torch.testing.assert_close(exported(x, residual), expected)
+
+
+@pytest.mark.parametrize(("add", "slope"), CASES)
+def test_result_that_takes_the_place_of_its_input_is_the_same(add, slope):
+    x, residual = (features(2, 6, 5, 4, 3, seed=seed).detach() for seed in range(2))
+    given = [x.clone().requires_grad_() for _ in range(2)]
+    outputs = []
+    for leaf, overwrite in zip(given, (False, True), strict=True):
+        inner = leaf * 2  # as a convolution's output: needed by nobody else
+        y = instance_norm(inner, residual if add else None, slope, overwrite)
+        assert (y.data_ptr() == inner.data_ptr()) == overwrite
+        y.square().sum().backward()
+        outputs.append(y)
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(given[0].grad, given[1].grad)
