@@ -74,7 +74,7 @@ class ResidualBlock(UnetResBlock):
 
 def _normed(x: Tensor, residual: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
     """Norm, sum and activation in the place of a convolution's output."""
-    return instance_norm(x, residual, 0.01, True)
+    return instance_norm(x, residual, overwrite=True)
 
 
 def _convolve_pair(kernel: Tensor, x: Tensor, up: Tensor, skip: Tensor) -> Tensor:

@@ -23,6 +23,12 @@ def features(*shape, layout=torch.channels_last_3d, dtype=torch.float32, seed=0)
     return x.contiguous(memory_format=layout).requires_grad_()
 
 
+def step(*shape, add, **options):
+    """An input, a residual or none, and a gradient of the output."""
+    x, residual, grad = (features(*shape, seed=seed, **options) for seed in range(3))
+    return x, residual if add else None, grad.detach()
+
+
 def run(function, x, residual, slope, grad):
     """The output and the gradients of x and of a residual that wants one."""
     inputs = [t for t in (x, residual) if t is not None and t.requires_grad]
@@ -53,9 +59,7 @@ def test_gradients_are_those_of_finite_differences(layout, batch, add, slope):
 @pytest.mark.parametrize(("add", "slope"), CASES)
 def test_output_and_gradients_are_those_of_the_plain_operations(dtype, layout, batch, add, slope):
     shape = (batch, 5, 6, 7, 4)
-    x = features(*shape, layout=layout, dtype=dtype)
-    residual = features(*shape, layout=layout, dtype=dtype, seed=1) if add else None
-    grad = features(*shape, layout=layout, dtype=dtype, seed=2).detach()
+    x, residual, grad = step(*shape, layout=layout, dtype=dtype, add=add)
     ours = run(instance_norm, x, residual, slope, grad)
     for one, other in zip(ours, run(plain, x, residual, slope, grad), strict=True):
         assert one.dtype == dtype
@@ -112,9 +116,7 @@ def test_bfloat16_input_with_a_large_mean_is_off_by_the_rounding_of_the_output_a
 @pytest.mark.parametrize(("add", "slope"), CASES)
 def test_output_and_gradients_keep_the_memory_format(dtype, layout, batch, add, slope):
     shape = (batch, 3, 4, 5, 6)
-    x = features(*shape, layout=layout, dtype=dtype)
-    residual = features(*shape, layout=layout, dtype=dtype, seed=1) if add else None
-    grad = features(*shape, layout=layout, dtype=dtype, seed=2).detach()
+    x, residual, grad = step(*shape, layout=layout, dtype=dtype, add=add)
     for tensor in run(instance_norm, x, residual, slope, grad):
         assert tensor.is_contiguous(memory_format=layout)
 

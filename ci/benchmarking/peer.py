@@ -30,10 +30,8 @@ class PeerEncoder(nn.Module):
             in_channels=1,
             img_size=sizes.roi,
             patch_size=16,
-            hidden_size=sizes.hidden_size,
-            mlp_dim=sizes.mlp_dim,
             num_layers=sizes.num_layers,
-            num_heads=sizes.num_heads,
+            **sizes.token_sizes,
         )
         self.taps = [k * sizes.num_layers // 4 for k in (1, 2, 3)]
         self.names = [f"channel{c}" for c in range(sizes.channels)]
@@ -84,9 +82,7 @@ class Peer(nn.Module):
             out_channels=sizes.regions,
             img_size=sizes.roi,
             feature_size=sizes.feature_size,
-            hidden_size=sizes.hidden_size,
-            mlp_dim=sizes.mlp_dim,
-            num_heads=sizes.num_heads,
+            **sizes.token_sizes,
         )
         del self.unetr.vit
         self.grid = [size // 16 for size in sizes.roi]

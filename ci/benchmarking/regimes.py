@@ -53,16 +53,11 @@ def measure_alone(name: str, sizes: Sizes, device: torch.device) -> dict[str, fl
     ours = name != "peer"
     network = (_network(name, sizes) if ours else Peer(sizes, None)).to(device)
     image, regions = (tensor.to(device) for tensor in sizes.window())
-
-    def forward() -> torch.Tensor:
-        with work.autocast(device, ours):
-            return network(image)
-
     weights = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.trainable_parameters())
     step = work.training_step(network, (image, regions), mixed=ours, fused=ours)
     seconds, peak = median_seconds(step, device, 1, keep=ours), peak_memory(device)
-    needed = 4 * (weights + 3 * trained) + kept_bytes(forward)
+    needed = 4 * (weights + 3 * trained) + kept_bytes(work.forward_pass(network, image, ours))
     return {"seconds": seconds, "peak": peak, "needed": needed / 2**30}
 
 

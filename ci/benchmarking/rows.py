@@ -109,13 +109,8 @@ def training_rows(bench: Bench) -> Iterator[Row]:
 
 def _step_bytes(network: ChannelLoRAUNETR, image: torch.Tensor) -> float:
     """Bytes that a step must move: kept activations once out and in, Adam's seven per weight."""
-
-    def forward() -> torch.Tensor:
-        with work.autocast(image.device, True):
-            return network(image)
-
     trained = sum(p.numel() for p in network.trainable_parameters())
-    return 2 * kept_bytes(forward) + 7 * 4 * trained
+    return 2 * kept_bytes(work.forward_pass(network, image, True)) + 7 * 4 * trained
 
 
 def memory_row(bench: Bench) -> Iterator[Row]:

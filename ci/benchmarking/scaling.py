@@ -36,12 +36,7 @@ def measure_scaling(bench: Bench) -> list[dict]:
     for name, value, sizes in variants(bench.sizes):
         network = sizes.network().to(bench.device)
         image, regions = (tensor.to(bench.device) for tensor in sizes.window())
-
-        def forward(network=network, image=image):
-            with work.autocast(bench.device, True):
-                return network(image)
-
-        kept = kept_bytes(forward) / 2**30
+        kept = kept_bytes(work.forward_pass(network, image, True)) / 2**30
         step = work.training_step(network, (image, regions), mixed=True, fused=True)
         time = median_seconds(step, bench.device, bench.repeats)
         rows.append({"name": name, "value": value, "seconds": time, "activations_gib": kept})

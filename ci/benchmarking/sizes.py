@@ -32,6 +32,15 @@ class Sizes:
     # the mean box around the brains of four BraTS 2013 patients is 140 x 156 x 138
     head: tuple[int, int, int] = (140, 156, 138)
 
+    @property
+    def token_sizes(self) -> dict[str, int]:
+        """What our network, MONAI's ViT and MONAI's UNETR call by the same names."""
+        return {
+            "hidden_size": self.hidden_size,
+            "mlp_dim": self.mlp_dim,
+            "num_heads": self.num_heads,
+        }
+
     def network(self, regime: str = "lora", **options: bool) -> ChannelLoRAUNETR:
         """Our network, with adapters that do something (a fresh B is zero)."""
         torch.manual_seed(0)
@@ -42,10 +51,8 @@ class Sizes:
             regime=regime,
             lora_rank=self.rank,
             feature_size=self.feature_size,
-            hidden_size=self.hidden_size,
-            mlp_dim=self.mlp_dim,
             num_layers=self.num_layers,
-            num_heads=self.num_heads,
+            **self.token_sizes,
             **options,
         )
         for name, parameter in network.named_parameters():

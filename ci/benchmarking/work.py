@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.data.utils import dense_patch_slices
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import CropForeground
 from torch import Tensor, nn
@@ -50,19 +51,27 @@ def below_first_adapter_frozen(encoder: nn.Module) -> nn.Module:
     return encoder
 
 
+def forward_pass(network: nn.Module, image: Tensor, mixed: bool) -> Callable[[], Tensor]:
+    """The forward pass of a training step."""
+
+    def run() -> Tensor:
+        with autocast(image.device, mixed):
+            return network(image)
+
+    return run
+
+
 def training_step(
     network: nn.Module, batch: tuple[Tensor, Tensor], *, mixed: bool, fused: bool
 ) -> Callable[[], float]:
     """A training step as a bundle does it: forward, loss, backward, Adam."""
     image, regions = batch
-    loss_function = RegionDiceCELoss()
+    forward, loss_function = forward_pass(network, image, mixed), RegionDiceCELoss()
     optimizer = torch.optim.Adam(network.trainable_parameters(), lr=1e-4, fused=fused)
 
     def run() -> float:
         optimizer.zero_grad(set_to_none=True)
-        with autocast(image.device, mixed):
-            logits = network(image)
-        loss = loss_function(logits.float(), regions)
+        loss = loss_function(forward().float(), regions)
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -93,11 +102,8 @@ def whole_case(sizes: Sizes, network: nn.Module, case: Tensor, *, lean: bool) ->
 
 def count_windows(sizes: Sizes, voxels: tuple[int, ...]) -> int:
     """How many windows MONAI lays over that many voxels."""
-    total = 1
-    for size, roi in zip(voxels, sizes.roi, strict=True):
-        interval = int(roi * (1 - OVERLAP))
-        total *= max(0, -(-(size - roi) // interval)) + 1
-    return total
+    interval = [int(size * (1 - OVERLAP)) for size in sizes.roi]
+    return len(dense_patch_slices(voxels, sizes.roi, interval))
 
 
 OUR_START = (
