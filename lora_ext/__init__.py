@@ -20,7 +20,9 @@ _HOMES = {
     "load_adapter": "lora_ext.weights",
 }
 # A bundle's expressions reach these as attributes: MONAI's "imports" binds whole names only.
-_SUBPACKAGES = ("bundles", "data", "evaluation", "pretraining", "training", "weights")
+_SUBPACKAGES = (
+    "bundles", "data", "evaluation", "pretraining", "processes", "training", "weights",
+)  # fmt: skip
 __all__ = [
     "ChannelLoRAUNETR",
     "load_adapter",

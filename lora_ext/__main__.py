@@ -90,6 +90,24 @@ def bundles(
         print(f"{len(generator.all_facts())} bundles agree with their source")
 
 
+def package(bundle: str, out: str, models: str | None = None, **knobs: Any) -> None:
+    """Write a bundle as a zip file that needs no installed lora_ext, and the wheel beside it.
+
+    Args:
+        bundle: a bundle's name or folder.
+        out: folder to write to.
+        models: folder of the trained files; by default the bundle folder's own models/.
+        **knobs: settings to bake in, such as --spacing "[1.0,1.0,2.0]"; sizes of trained weights
+            are known from network.json.
+    """
+    from lora_ext.bundles.packaging import package_bundle
+
+    packed = package_bundle(bundle, out, models, **knobs)
+    weights = "with trained weights" if packed.trained else "without trained weights"
+    print(f"{packed.archive} ({packed.archive.stat().st_size / 1e6:.1f} MB, {weights})")
+    print(packed.wheel or "no wheel was made: lora_ext does not run from its source checkout")
+
+
 def overlay(
     image: str,
     prediction: str,
@@ -98,10 +116,10 @@ def overlay(
     bundle: str = "brats_lora32",
     channel: int = 0,
 ) -> None:
-    """Draw image, truth and prediction in three planes from NIfTI files to a PNG.
+    """Draw image, truth and prediction in three planes to a PNG.
 
     Args:
-        image: 4D image, channels last.
+        image: NIfTI, NRRD or MetaImage file (channels last), or the folder of a DICOM series.
         prediction: label map.
         out: the PNG to write.
         truth: label map, if there is one.
@@ -183,6 +201,7 @@ def main() -> None:
         "phantom": phantom,
         "download": download,
         "bundles": bundles,
+        "package": package,
         "study": study,
         "ablation": ablation,
         "overlay": overlay,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lora_ext.decoder import UNETRDecoder
 from lora_ext.encoder import ChannelEncoder
 from lora_ext.lora import add_channel_lora, check_scaling
+from lora_ext.record import default_names, refuse_misfit
 from lora_ext.regimes import apply_regime, get_regime
 
 
@@ -105,7 +106,7 @@ class ChannelLoRAUNETR(nn.Module):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        names = tuple(modalities or (f"channel{c}" for c in range(in_channels)))
+        names = tuple(modalities or default_names(in_channels))
         _check_arguments(in_channels, out_channels, names, modality_dropout)
         check_scaling(lora_scaling)
         self.regime = regime
@@ -117,6 +118,7 @@ class ChannelLoRAUNETR(nn.Module):
             "hidden_size": hidden_size, "mlp_dim": mlp_dim, "num_layers": num_layers,
             "num_heads": num_heads, "modalities": list(names),
         }  # fmt: skip
+        self.register_load_state_dict_pre_hook(refuse_misfit)
         self.modality_dropout = modality_dropout
         self.encoder = ChannelEncoder(
             names, img_size, hidden_size=hidden_size, mlp_dim=mlp_dim, num_layers=num_layers,

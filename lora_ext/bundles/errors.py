@@ -6,12 +6,16 @@ expression, so a clear sentence about a broken file ends up in the middle of som
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 
 FULL = "LORA_EXT_TRACEBACK"  # set it to see tracebacks all the same
+GRACE = 10.0  # seconds; torchrun ends all processes much sooner than that once one is gone
 
 
 def plain_errors() -> None:
@@ -19,7 +23,8 @@ def plain_errors() -> None:
 
     Only errors that end the process are affected, and only those that ``lora_ext`` raised on
     purpose (``ValueError``, ``FloatingPointError``); code that catches exceptions sees what MONAI
-    raises. The environment variable ``LORA_EXT_TRACEBACK=1`` brings the traceback back.
+    raises. The environment variable ``LORA_EXT_TRACEBACK=1`` brings the traceback back. Of the
+    processes of one torchrun that fail together, one is heard.
     """
     if os.environ.get(FULL) != "1":
         sys.excepthook = _print_error
@@ -29,10 +34,25 @@ def _print_error(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
     cause = user_error(error)
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # set by torchrun
+    if report and (cause is None or os.environ["RANK"] != "0") and isinstance(error, Exception):
+        time.sleep(GRACE)  # if another process has a sentence to say, this one ends here
     if cause is None:
         sys.__excepthook__(kind, error, traceback)
-    else:
-        print(f"error: {cause}\n({FULL}=1 shows where it was raised)", file=sys.stderr)
+        return
+    text = f"error: {cause}\n({FULL}=1 shows where it was raised)"
+    if report:
+        _end_at_once(text, Path(report))
+    print(text, file=sys.stderr)
+
+
+def _end_at_once(text: str, report: Path) -> None:
+    """Hand torchrun the sentence for its own report, and do not wait for the other processes."""
+    message = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
+    report.write_text(json.dumps({"message": message}), encoding="utf-8")
+    print(text, file=sys.__stderr__, flush=True)  # torch holds back what goes to sys.stderr
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def user_error(error: BaseException) -> BaseException | None:

@@ -2,7 +2,8 @@
 
 A bundle's facts are three flat layers, ``{**base, **dataset, **regime}``. A layer may only replace
 a key that the base has, by a value of the same JSON type. The pre-training bundle is one layer on
-the same base. The templates under ``source/templates`` are the files of a bundle, those that all
+the same base. What was measured of a bundle is one more layer. A fact that is a text may hold other
+facts. The templates under ``source/templates`` are the files of a bundle, those that all
 bundles share and those of its kind; ``${fact}`` in them stands for a fact: alone in a JSON string
 it becomes the fact's JSON value, inside a text it becomes text. Everything is written again every
 time. Needs the standard library alone, so it is instantaneous.
@@ -11,7 +12,6 @@ time. Needs the standard library alone, so it is instantaneous.
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -23,30 +23,48 @@ DATASETS = ("brats", "prostatex")
 REGIMES = ("baseline", "finetune", "frozen", "lora16", "lora32", "lora64")
 PRETRAINING = "mae_pretrain"
 RUN_TIME_FOLDERS = ("models", "eval", "__pycache__")  # made by runs, not committed
+MEASURED = "measured.json"  # by bundle name: eval_metrics, performance, memory
 WIDTH = 100  # characters of a line of generated JSON
 FACT = re.compile(r"\$\{(\w+)\}")
 
 
 def bundle_facts() -> dict[str, dict[str, Any]]:
     """The merged facts of every segmentation bundle, by bundle name."""
-    base = _read_json(SOURCE / "base.json")
-    facts = {}
-    for dataset in DATASETS:
-        for regime in REGIMES:
-            merged = dict(base)
-            for layer in (SOURCE / f"datasets/{dataset}.json", SOURCE / f"regimes/{regime}.json"):
-                merged |= check_layer(base, _read_json(layer), str(layer))
-            name = f"{dataset}_{regime}"
-            facts[name] = merged | _derived(name, merged)
-    return facts
+    names = (f"{dataset}_{regime}" for dataset in DATASETS for regime in REGIMES)
+    return {name: facts_of(name) for name in names}
 
 
 def pretraining_facts() -> dict[str, Any]:
     """The merged facts of the pre-training bundle."""
+    return facts_of(PRETRAINING)
+
+
+def facts_of(
+    name: str, more: dict[str, dict[str, Any]] | None = None, measured: bool = True
+) -> dict[str, Any]:
+    """Merge the facts of one bundle.
+
+    Args:
+        name: the bundle's name.
+        more: further layers, the last one wins, each under the name that errors call it by.
+        measured: take in what was measured, which is true of the bundle's own settings alone.
+
+    Returns:
+        Every fact of the base, and what follows from them, such as ``num_channels``.
+
+    Raises:
+        ValueError: for a layer with an unknown key or a value of another JSON type than the base's.
+    """
     base = _read_json(SOURCE / "base.json")
-    layer = SOURCE / "pretraining.json"
-    merged = base | check_layer(base, _read_json(layer), str(layer))
-    return merged | _derived(PRETRAINING, merged)
+    layers = {str(path): _read_json(path) for path in _layer_files(name)}
+    if measured:
+        layers[MEASURED] = _read_json(SOURCE / MEASURED).get(name, {})
+    merged = dict(base)
+    for where, layer in {**layers, **(more or {})}.items():
+        merged |= check_layer(base, layer, where)
+    merged |= _derived(name, merged)
+    texts = {k: v for k, v in merged.items() if isinstance(v, str)}
+    return merged | {k: _fill_text(v, merged, SOURCE / "base.json") for k, v in texts.items()}
 
 
 def all_facts() -> dict[str, dict[str, Any]]:
@@ -85,7 +103,7 @@ def render_bundle(facts: dict[str, Any]) -> dict[str, str]:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
             filled = _fill(json.loads(text), facts, path)
-            text = _lay_out(filled) + "\n"
+            text = lay_out(filled) + "\n"
         else:
             text = _fill_text(text, facts, path)
         files[name] = text
@@ -129,6 +147,13 @@ def check_bundles(folder: Path) -> list[str]:
     return sorted(problems)
 
 
+def _layer_files(name: str) -> list[Path]:
+    if name == PRETRAINING:
+        return [SOURCE / "pretraining.json"]
+    dataset, _, regime = name.rpartition("_")
+    return [SOURCE / f"datasets/{dataset}.json", SOURCE / f"regimes/{regime}.json"]
+
+
 def _templates(kind: str) -> dict[str, Path]:
     """Template files of one kind of bundle, by path relative to the bundle."""
     folders = [SOURCE / "templates" / part for part in ("shared", kind)]
@@ -140,7 +165,7 @@ def _templates(kind: str) -> dict[str, Path]:
     }
 
 
-def _lay_out(node: Any, indent: str = "") -> str:
+def lay_out(node: Any, indent: str = "") -> str:
     """JSON for people: what fits on a line stays on one, objects inside lists excepted."""
     line = json.dumps(node, ensure_ascii=False)
     nested = isinstance(node, list) and any(isinstance(value, dict) for value in node)
@@ -149,9 +174,9 @@ def _lay_out(node: Any, indent: str = "") -> str:
         return line
     inner = indent + "    "
     if isinstance(node, list):
-        parts, ends = [_lay_out(value, inner) for value in node], "[]"
+        parts, ends = [lay_out(value, inner) for value in node], "[]"
     else:
-        parts = [f"{json.dumps(key)}: {_lay_out(value, inner)}" for key, value in node.items()]
+        parts = [f"{json.dumps(key)}: {lay_out(value, inner)}" for key, value in node.items()]
         ends = "{}"
     joined = ",\n".join(inner + part for part in parts)
     return f"{ends[0]}\n{joined}\n{indent}{ends[1]}"
@@ -174,10 +199,22 @@ def _derived(name: str, facts: dict[str, Any]) -> dict[str, Any]:
         "bundle": name,
         "num_channels": len(facts["modalities"]),
         "num_regions": len(facts["regions"]),
-        "num_patches": math.prod(size // 16 for size in facts["roi_size"]),
+        "patch_grid": [size // 16 for size in facts["roi_size"]],
+        "modality_text": ", ".join(facts["modalities"]),
+        "region_text": ", ".join(
+            f"{name} = {{{', '.join(map(str, labels))}}}"
+            for name, labels in facts["regions"].items()
+        ),
+        "eval_table": _table(facts["eval_metrics"]),
         "channel_def": {str(i): name for i, name in enumerate(facts["modalities"])},
         "region_def": {str(i): name for i, name in enumerate(facts["regions"])},
     }
+
+
+def _table(metrics: dict[str, Any]) -> str:
+    """A table in Markdown; no text at all for no metrics."""
+    rows = [f"| {name} | {value} |" for name, value in metrics.items()]
+    return "\n".join(["\n| metric | value |", "|---|---|", *rows, ""]) if rows else ""
 
 
 def _fill(node: Any, facts: dict[str, Any], where: Path) -> Any:
@@ -195,7 +232,9 @@ def _fill(node: Any, facts: dict[str, Any], where: Path) -> Any:
 def _fill_text(text: str, facts: dict[str, Any], where: Path) -> str:
     def as_text(match: re.Match[str]) -> str:
         value = _look_up(match[1], facts, where)
-        return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+        values = value if isinstance(value, list) else [value]
+        short = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+        return "x".join(short)
 
     return FACT.sub(as_text, text)
 

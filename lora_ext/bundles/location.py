@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+PACKAGED_IN = Path(__file__).resolve().parents[2]  # the bundle, where the package came in its zip
+
 
 def bundle_root(name: str) -> str:
     """Find the folder of the bundle that is being run.
@@ -12,7 +14,7 @@ def bundle_root(name: str) -> str:
     MONAI resolves relative paths against the working folder and tells a config nothing of its own
     place. But a config is only ever evaluated by MONAI's ``ConfigWorkflow``, which knows the
     config files it was given, so the callers are asked first. Without a workflow (a config read
-    by hand) the bundle is looked for in the working folder.
+    by hand) the bundle is looked for in the working folder, and where the package itself lies.
 
     Args:
         name: the bundle's name.
@@ -25,7 +27,7 @@ def bundle_root(name: str) -> str:
     """
     running = _running_config_folder()
     here = Path.cwd()
-    candidates = [here / "bundles" / name, here]
+    candidates = [here / "bundles" / name, here, PACKAGED_IN]
     if running is not None:
         candidates.insert(0, running.parent if running.name == "configs" else running)
     for folder in candidates:

@@ -11,6 +11,7 @@ from lora_ext.data.checks import check_cases
 from lora_ext.data.folds import split_fold
 from lora_ext.data.foreground import is_foreground
 from lora_ext.data.intensity import NormalizeVolumed
+from lora_ext.data.reader import VolumeReader
 from lora_ext.data.regions import (
     LabelsToRegionsd,
     RegionsToLabelsd,
@@ -21,6 +22,7 @@ from lora_ext.data.regions import (
 from lora_ext.data.start import announce_cases, ensure_phantoms
 from lora_ext.data.task import CasePaths, MSDTask, read_task
 from lora_ext.data.volumes import all_volumes, announce_volumes, fold_volumes
+from lora_ext.data.writer import segmentation_writer
 
 __all__ = [
     "CasePaths",
@@ -29,6 +31,7 @@ __all__ = [
     "NormalizeVolumed",
     "RegionsToLabelsd",
     "SelectChannelsd",
+    "VolumeReader",
     "all_volumes",
     "announce_cases",
     "announce_volumes",
@@ -42,5 +45,6 @@ __all__ = [
     "labels_to_regions",
     "read_task",
     "regions_to_labels",
+    "segmentation_writer",
     "split_fold",
 ]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_ext.data.checks import check_cases, open_image
+from lora_ext.data.checks import check_cases
+from lora_ext.data.folders import folder_items
 from lora_ext.data.folds import draw_training_cases, split_fold
 from lora_ext.data.regions import check_regions
-from lora_ext.data.task import NIFTI_SUFFIXES, CasePaths, case_name, read_task
-
-logger = logging.getLogger(__name__)
+from lora_ext.data.task import CasePaths, read_task
 
 Item = dict[str, Any]
 
@@ -68,13 +66,11 @@ def inference_cases(
     *,
     record: str | os.PathLike[str] | None = None,
 ) -> list[Item]:
-    """Lists the images to segment, of a Decathlon task or of any folder of NIfTI images.
+    """Lists the images to segment, of a Decathlon task or of any folder of images.
 
-    A task folder gives its test images, or its training images when it lists no test image. Another
-    folder (not its sub-folders) holds one 4D file per case with the channels of `modalities` in
-    that order, or one 3D file per channel named ``<case>_<modality>.nii.gz`` (modality in any upper
-    or lower case), or, for a single modality, one 3D file per case. Every file is checked before
-    the items are returned, see `check_cases`.
+    A task folder gives its test images, or its training images when it lists no test image. What
+    another folder may hold tells `folder_items`. Every file is checked before the items are
+    returned, see `check_cases`.
 
     Args:
         dataset_dir: the task folder or the folder of images.
@@ -85,8 +81,7 @@ def inference_cases(
         Case items without labels, sorted by case.
 
     Raises:
-        ValueError: a missing folder, no image in it, a missing channel's file, two files for one
-            channel of a case, a file that belongs to no case, or a bad file.
+        ValueError: a missing folder, one that is laid out otherwise, or a bad file.
     """
     root = Path(dataset_dir).expanduser().absolute()
     if (root / "dataset.json").is_file() or not root.is_dir():
@@ -96,7 +91,7 @@ def inference_cases(
         items, names = [_item(case, channels) for case in cases], task.channels
     else:
         names = _distinct(modalities)
-        items = _folder_items(root, names)
+        items = folder_items(root, names)
     check_cases(items, channel_names=names, record=record)
     return sorted(items, key=lambda item: item["case"])
 
@@ -113,103 +108,3 @@ def _distinct(modalities: Sequence[str]) -> tuple[str, ...]:
             f"modalities: found {modalities!r}; allowed is a list of names, each of them once"
         )
     return names
-
-
-def _folder_items(root: Path, modalities: tuple[str, ...]) -> list[Item]:
-    files = sorted(
-        path
-        for path in root.iterdir()
-        if path.is_file()
-        and path.name.lower().endswith(NIFTI_SUFFIXES)
-        and not path.name.startswith(".")  # macOS writes a '._' twin of every file
-    )
-    if not files:
-        raise ValueError(
-            f"{root}: found no image; allowed are a folder of .nii or .nii.gz files, "
-            f"or a Decathlon task folder with a dataset.json"
-        )
-    whole: dict[str, Path] = {}
-    split: dict[str, dict[str, Path]] = {}
-    rest: list[Path] = []
-    for path in files:
-        case, modality = _split_name(case_name(path), modalities)
-        if _has_channels(path):
-            _put(whole, case_name(path), path, "the image")
-        elif modality is None:
-            rest.append(path)
-        else:
-            _put(split.setdefault(case, {}), modality, path, f"the channel {modality}")
-    _sort_rest(rest, whole, split, modalities)
-    return _whole_items(whole, split, modalities) + _split_items(root, split, modalities)
-
-
-def _split_name(stem: str, modalities: tuple[str, ...]) -> tuple[str, str | None]:
-    """Case and modality of ``<case>_<modality>``; the longest modality that fits counts."""
-    for modality in sorted(modalities, key=len, reverse=True):
-        case = stem[: -len(modality) - 1]
-        if case and stem.lower().endswith(f"_{modality.lower()}"):
-            return case, modality
-    return stem, None
-
-
-def _has_channels(path: Path) -> bool:
-    shape = open_image(str(path)).shape
-    return len(shape) > 3 and shape[3] > 1
-
-
-def _put(files: dict[str, Path], key: str, path: Path, what: str) -> None:
-    if key in files:
-        raise ValueError(
-            f"{path}: found a second file for {what} of its case, next to {files[key]}"
-        )
-    files[key] = path
-
-
-def _sort_rest(
-    rest: list[Path],
-    whole: dict[str, Path],
-    split: dict[str, dict[str, Path]],
-    modalities: tuple[str, ...],
-) -> None:
-    """Ignores other files of known cases; the others are cases where there is one modality."""
-    known = tuple(f"{case}_" for case in (*whole, *split))
-    for path in rest:
-        name = case_name(path)
-        if name.startswith(known):
-            logger.info("%s: ignored, it is none of %s", path, ", ".join(modalities))
-        elif len(modalities) == 1:
-            _put(split.setdefault(name, {}), modalities[0], path, f"the channel {modalities[0]}")
-        else:
-            raise ValueError(
-                f"{path}: found a single channel; allowed are files of {len(modalities)} channels, "
-                f"or <case>_<modality>.nii.gz with a modality out of {', '.join(modalities)}"
-            )
-
-
-def _whole_items(
-    whole: dict[str, Path], split: dict[str, dict[str, Path]], modalities: tuple[str, ...]
-) -> list[Item]:
-    for case in sorted(whole.keys() & split.keys()):
-        raise ValueError(
-            f"{whole[case]}: found a second image of case {case}, next to "
-            f"{next(iter(split[case].values()))}; allowed is one"
-        )
-    channels = list(range(len(modalities)))
-    return [_item(CasePaths(case, path), channels) for case, path in whole.items()]
-
-
-def _split_items(
-    root: Path, split: dict[str, dict[str, Path]], modalities: tuple[str, ...]
-) -> list[Item]:
-    items: list[Item] = []
-    for case, files in split.items():
-        for modality in modalities:
-            if modality not in files:
-                raise ValueError(
-                    f"{root}: found no {modality} file of case {case}; "
-                    f"allowed is {case}_{modality}.nii.gz"
-                )
-        images = [str(files[modality]) for modality in modalities]
-        image = images if len(images) > 1 else images[0]
-        items.append({"case": case, "image": image, "channels": list(range(len(images)))})
-    return items

@@ -10,6 +10,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
+from lora_ext.data.formats import case_name
+
 
 class SelectChannelsd(MapTransform):
     """Keeps ``item["channels"]`` of each image (C, H, W, D), in that order.
@@ -18,6 +20,10 @@ class SelectChannelsd(MapTransform):
     item. An item without ``channels``, as MONAI Label passes it, keeps the file's channels as they
     are. Where the item has a ``case``, the image's meta data carry ``<case>.nii.gz`` as the file
     name, so that ``SaveImaged`` names the segmentation after the case.
+
+    MONAI Label also puts ``image_path`` into the item. ``Spacingd`` of MONAI 1.6.1 takes every key
+    that starts with ``image_`` for meta data of a NIfTI image and fails on a path. So in such an
+    item the image is named after its case without an ending.
 
     Args:
         keys: keys of the images.
@@ -59,8 +65,8 @@ class SelectChannelsd(MapTransform):
                     f"{name}: found {image.shape[0]} channels; the network takes "
                     f"{self.num_channels}"
                 )
-            if "case" in item and isinstance(image, MetaTensor):
-                image = _named(image, f"{item['case']}.nii.gz")
+            if isinstance(image, MetaTensor):
+                image = _renamed(image, item, key)
             item[key] = image
         return item
 
@@ -71,6 +77,13 @@ def _select(image: Any, channels: list[int], name: str) -> Any:
             f"{name}: found {image.shape[0]} channels; the channels asked for are {channels}"
         )
     return image[channels]
+
+
+def _renamed(image: MetaTensor, item: Mapping[Hashable, Any], key: Hashable) -> Any:
+    path = item.get(f"{key}_path")
+    if "case" in item:
+        return _named(image, f"{item['case']}.nii.gz")
+    return _named(image, case_name(path)) if isinstance(path, str) else image
 
 
 def _named(image: Any, name: str) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
+from lora_ext.data.formats import case_name
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class CasePaths:
     """One case of a task.
 
     Attributes:
-        name: the image's file name without .nii or .nii.gz.
+        name: the image's file name without its ending.
         image: absolute path of the image.
         label: absolute path of the label map, None for a test case.
     """
@@ -114,22 +114,6 @@ def read_task(
         training=training,
         test=test,
     )
-
-
-def case_name(path: str | os.PathLike[str]) -> str:
-    """Names a case after its file: the file name without .nii or .nii.gz.
-
-    Args:
-        path: path of a NIfTI file.
-
-    Returns:
-        The case name.
-    """
-    name = os.path.basename(path)
-    for suffix in NIFTI_SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
 
 
 def _load(root: Path, source: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Single-channel volumes to pre-train on: any folder of NIfTI, or every channel of a task."""
+"""Single-channel volumes to pre-train on: any folder of images, or every channel of a task."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_ext.data.checks import check_cases, num_channels, open_image
+from lora_ext.data.checks import check_cases
 from lora_ext.data.folds import split_fold
-from lora_ext.data.task import NIFTI_SUFFIXES, case_name, read_task
+from lora_ext.data.formats import ENDINGS, case_name, ending
+from lora_ext.data.images import open_image
+from lora_ext.data.task import read_task
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ def fold_volumes(
     returned, see `check_cases`.
 
     Args:
-        dataset_dir: a task folder, or any folder with .nii or .nii.gz files or tasks.
+        dataset_dir: a task folder, or any folder with NIfTI, NRRD or MetaImage files or tasks.
         fold: which fold is held out, 0 .. num_folds - 1.
         num_folds: number of folds.
         seed: seed of the split.
@@ -49,7 +51,7 @@ def fold_volumes(
         ``validation``, sorted by patient.
 
     Raises:
-        ValueError: a bad dataset.json, fold or file, a folder without NIfTI files, or fewer
+        ValueError: a bad dataset.json, fold or file, a folder without images, or fewer
             patients than folds.
     """
     volumes: dict[str, list[Item]] = {"training": [], "validation": []}
@@ -78,7 +80,7 @@ def all_volumes(
         Volume items, sorted by patient.
 
     Raises:
-        ValueError: a bad dataset.json or file, or a folder without NIfTI files.
+        ValueError: a bad dataset.json or file, or a folder without images.
     """
     sources = _sources(dataset_dir, record).values()
     return [item for patients in sources for name in sorted(patients) for item in patients[name]]
@@ -102,14 +104,14 @@ def _sources(
     paths = sorted(root.rglob("*"))
     tasks = sorted(path.parent for path in paths if path.name == "dataset.json")
     sources = {task: _task_volumes(task, record) for task in tasks}
-    files = [path for path in paths if path.name.lower().endswith(NIFTI_SUFFIXES)]
+    files = [path for path in paths if ending(path) and path.is_file()]
     loose = [path for path in files if not set(path.parents) & set(tasks)]
     if loose:
         sources[root] = _folder_volumes(root, loose, record)
     if not sources:
         raise ValueError(
-            f"{root}: found no .nii or .nii.gz file; dataset_dir must be a folder of volumes or a "
-            "Decathlon task folder"
+            f"{root}: found no image; dataset_dir must be a folder with files that end in "
+            f"{', '.join(ENDINGS)}, or a Decathlon task folder"
         )
     return sources
 
@@ -128,7 +130,7 @@ def _task_volumes(root: Path, record: str | os.PathLike[str] | None) -> Patients
 def _folder_volumes(
     root: Path, files: list[Path], record: str | os.PathLike[str] | None
 ) -> Patients:
-    counts = {path: num_channels(open_image(str(path))) for path in files}
+    counts = {path: open_image(str(path)).num_channels for path in files}
     for count in sorted(set(counts.values())):  # check_cases takes files of one kind at a time
         same = [_item(case_name(p), p, range(count)) for p in files if counts[p] == count]
         check_cases(same, channel_names=[f"channel {i}" for i in range(count)], record=record)

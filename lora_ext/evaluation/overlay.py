@@ -1,4 +1,4 @@
-"""From NIfTI files to a picture: the last step of the demo, and a verb for users."""
+"""From image files to a picture: the last step of the demo, and a verb for users."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 
+from lora_ext.data.formats import case_name
+from lora_ext.data.image_file import ImageFile, check_same_grid
+from lora_ext.data.images import open_image
 from lora_ext.data.regions import Regions, labels_to_regions
-from lora_ext.data.task import case_name
 from lora_ext.evaluation.figures import overlay_figure, save_figure
 
 StrPath = str | os.PathLike[str]
@@ -30,9 +31,10 @@ def overlay_from_files(
     """Draw a segmentation file over its image, beside the true one where there is one.
 
     Args:
-        image_path: NIfTI image (H, W, D) or (H, W, D, C).
-        truth_path: NIfTI label map (H, W, D); None when there is no truth.
-        prediction_path: NIfTI label map (H, W, D).
+        image_path: image (H, W, D) or (H, W, D, C): a NIfTI, NRRD or MetaImage file, or the folder
+            of a DICOM series.
+        truth_path: label map (H, W, D); None when there is no truth.
+        prediction_path: label map (H, W, D).
         regions: region name -> the labels it is made of.
         out: the PNG file to write.
         channel: index of the image channel to show.
@@ -42,15 +44,15 @@ def overlay_from_files(
         The path of the picture.
 
     Raises:
-        ValueError: a file is no NIfTI or has another shape or affine than the image, or there
+        ValueError: a file is no image or has another shape or affine than the image, or there
             is no such channel.
         FileNotFoundError: there is no such file.
     """
-    image = _load(image_path)
-    values = np.asarray(image.dataobj, dtype=np.float32)
+    image = _open(image_path)
+    values = image.read().astype(np.float32, copy=False)
     channels = values[None] if values.ndim == 3 else np.moveaxis(values, -1, 0)
-    truth = None if truth_path is None else _masks(truth_path, image_path, image, regions)
-    prediction = _masks(prediction_path, image_path, image, regions)
+    truth = None if truth_path is None else _masks(truth_path, image, regions)
+    prediction = _masks(prediction_path, image, regions)
     figure = overlay_figure(
         *(channels, truth, prediction, regions),
         affine=image.affine,
@@ -62,24 +64,15 @@ def overlay_from_files(
     return Path(out)
 
 
-def _load(path: StrPath) -> nib.Nifti1Image:
-    try:
-        image = nib.load(path)
-    except nib.filebasedimages.ImageFileError as error:
-        raise ValueError(f"{path}: cannot be read as an image; .nii or .nii.gz expected") from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise ValueError(f"{path}: found {type(image).__name__}; .nii or .nii.gz expected")
-    return image
+def _open(path: StrPath) -> ImageFile:
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path}: found no such file")
+    return open_image(os.fspath(path))
 
 
-def _masks(
-    path: StrPath, image_path: StrPath, image: nib.Nifti1Image, regions: Regions
-) -> torch.Tensor:
+def _masks(path: StrPath, image: ImageFile, regions: Regions) -> torch.Tensor:
     """Read a label map on the image's grid as binary regions (R, H, W, D)."""
-    labels = _load(path)
-    if labels.shape != image.shape[:3]:
-        raise ValueError(f"{path}: shape {labels.shape}; {image_path} has {image.shape[:3]}")
-    if not np.allclose(labels.affine, image.affine, atol=1e-3):
-        raise ValueError(f"{path}: another affine than {image_path}; they must lie on one grid")
-    values = torch.from_numpy(np.rint(np.asarray(labels.dataobj, dtype=np.float32)))
-    return labels_to_regions(values[None], regions)
+    labels = _open(path)
+    check_same_grid(image, labels)
+    values = torch.from_numpy(np.rint(labels.read().astype(np.float32)))
+    return labels_to_regions(values.reshape(1, *image.shape[:3]), regions)

@@ -14,8 +14,8 @@ from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.utils import CommonKeys, ImageMetaKey
 
+from lora_ext.data.formats import case_name
 from lora_ext.data.regions import Regions
-from lora_ext.data.task import case_name
 from lora_ext.evaluation.figures import overlay_figure, save_figure
 from lora_ext.evaluation.metrics import CaseMetrics, case_metrics
 from lora_ext.evaluation.page import figure_path, write_page

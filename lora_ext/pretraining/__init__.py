@@ -8,6 +8,7 @@ from lora_ext.pretraining.loss import MaskedPatchLoss
 from lora_ext.pretraining.metrics import FixedMasks, held_out_metrics
 from lora_ext.pretraining.panels import ReconstructionPanels
 from lora_ext.pretraining.report import VolumeReport
+from lora_ext.pretraining.volume_encoder import VolumeEncoder
 
 __all__ = [
     "BestEncoder",
@@ -16,6 +17,7 @@ __all__ = [
     "PretrainingLog",
     "ReconstructionPanels",
     "VolumeAutoEncoder",
+    "VolumeEncoder",
     "VolumeReport",
     "held_out_metrics",
     "volume_as_target",

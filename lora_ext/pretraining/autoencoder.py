@@ -19,6 +19,7 @@ from monai.networks.nets import MaskedAutoEncoderViT
 from torch import Tensor, nn
 
 from lora_ext.encoder import PATCH_SIZE
+from lora_ext.record import refuse_misfit
 
 SINCOS_MULTIPLE = 6  # a sine and a cosine for each of three axes
 
@@ -74,6 +75,7 @@ class VolumeAutoEncoder(MaskedAutoEncoderViT):
             warnings.filterwarnings("ignore", message="torch.meshgrid")
             super().__init__(in_channels=1, patch_size=PATCH_SIZE, **config)
         self.config = config
+        self.register_load_state_dict_pre_hook(refuse_misfit)
         embed = self.decoder_embed
         self.decoder_embed = _FullPrecisionLinear(embed.in_features, embed.out_features)
         for block in (*self.blocks, *self.decoder_blocks):
@@ -106,7 +108,8 @@ class _FullPrecisionLinear(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        return super().forward(input).to(self.weight.dtype)
+        # not super().forward, which TorchScript does not take
+        return nn.functional.linear(input, self.weight, self.bias).to(self.weight.dtype)
 
 
 def _check_sizes(config: dict[str, Any]) -> None:

@@ -10,10 +10,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lora_ext.pretraining.patches import patch_statistics, to_patches
+from lora_ext.processes import count, sum_over_processes
 
 
 class MaskedPatchLoss(nn.Module):
-    """Mean squared error over the voxels of the hidden patches, in float32."""
+    """Mean squared error over the voxels of the hidden patches, in float32.
+
+    In training with several processes, each gets the mean over all of them; every volume has as
+    many hidden patches, so that is the loss of one process with the whole batch.
+    """
 
     def forward(self, output: tuple[Tensor, Tensor], volume: Tensor) -> Tensor:
         """Compare predicted patches with the volume's.
@@ -26,7 +31,9 @@ class MaskedPatchLoss(nn.Module):
             The loss, a scalar.
         """
         patches, mask = output
-        return _over_hidden((patches.float() - normalised_patches(volume)) ** 2, mask)
+        loss = _over_hidden((patches.float() - normalised_patches(volume)) ** 2, mask)
+        # Without a gradient this is no training step, and the others may not be in one.
+        return sum_over_processes(loss) / count() if loss.requires_grad else loss
 
 
 def normalised_patches(volume: Tensor) -> Tensor:

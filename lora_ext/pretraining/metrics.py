@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,10 +39,11 @@ def _mean_only(output: dict[str, Any]) -> float:
 
 
 class FixedMasks:
-    """Hide the same patches of the held-out volumes at every validation.
+    """Hide the same patches of a held-out volume at every validation.
 
-    Masks are drawn from torch's CPU generator. It is seeded when a validation begins and put back
-    when it ends, so the losses of different epochs compare and training is not disturbed.
+    Masks are drawn from torch's CPU generator. It is seeded by the volume's name before each batch
+    and put back when the validation ends, so the losses of different epochs compare, whatever the
+    other volumes and the number of processes, and training is not disturbed.
 
     Args:
         seed: seed of the masks.
@@ -53,11 +56,17 @@ class FixedMasks:
     def attach(self, engine: Engine) -> None:
         """Listen to a MONAI evaluator."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._fix)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end)
 
     def _begin(self) -> None:
         self.before = torch.get_rng_state()
-        torch.manual_seed(self.seed)
+
+    def _fix(self, engine: Engine) -> None:
+        batch = engine.state.batch
+        known = isinstance(batch, Mapping) and "case" in batch
+        name = batch["case"] if known else engine.state.iteration
+        torch.manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
 
     def _end(self) -> None:
         if self.before is not None:

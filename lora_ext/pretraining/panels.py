@@ -12,6 +12,7 @@ from monai.handlers import TensorBoardHandler
 from lora_ext.evaluation.figures import save_figure
 from lora_ext.pretraining.figures import reconstruct, reconstruction_figure
 from lora_ext.pretraining.loss import MaskedPatchLoss, mean_only_loss
+from lora_ext.training.tracking import log_figure
 
 
 class ReconstructionPanels(TensorBoardHandler):
@@ -21,7 +22,7 @@ class ReconstructionPanels(TensorBoardHandler):
 
     Args:
         output_dir: pictures go to its ``figures`` folder, named after the volume; a later
-            validation replaces them. TensorBoard gets the first one.
+            validation replaces them. TensorBoard, and MLflow if it is on, get the first one.
         limit: number of volumes to draw at each validation.
     """
 
@@ -55,4 +56,5 @@ class ReconstructionPanels(TensorBoardHandler):
             if self.drawn == 0:
                 self._writer.add_figure("reconstruction", figure, engine.state.epoch)
                 self._writer.flush()
+                log_figure(engine, figure, f"reconstruction/epoch_{engine.state.epoch:04d}.png")
             self.drawn += 1

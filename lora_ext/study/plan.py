@@ -16,7 +16,10 @@ from lora_ext.study.reference import REFERENCES
 BUNDLES = tuple(f"{dataset}_{regime}" for dataset in DATASETS for regime in REGIMES)
 # Keys of train.json that look like knobs and are none in a study: the study sets them (seeds and
 # folds are lists of its own), or a row is named after them.
-NOT_KNOBS = {"dataset_dir", "seed", "fold", "resume", "rank_zero", "regime", "lora_rank"}
+NOT_KNOBS = {
+    "dataset_dir", "seed", "fold", "resume", "rank_zero", "regime", "lora_rank",
+    "save_execute_config",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

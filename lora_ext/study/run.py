@@ -92,7 +92,7 @@ def execute(
     record = make_record(run, folder, argv, state["seconds"], error)
     write_json(folder / "run.json", record)
     if error is None:
-        (folder / "models" / "last.pt").unlink(missing_ok=True)  # large, and of no more use
+        (folder / "models" / "last.ckpt").unlink(missing_ok=True)  # large, and of no more use
     return record
 
 
@@ -108,7 +108,7 @@ def _found_settings(folder: Path) -> dict[str, Any]:
 def _is_begun(folder: Path) -> bool:
     """Whether there is something that other settings would spoil."""
     state = read_json(folder / "state.json")
-    return bool(state) and (state["trained"] or (folder / "models" / "last.pt").is_file())
+    return bool(state) and (state["trained"] or (folder / "models" / "last.ckpt").is_file())
 
 
 def _check_same(asked: Mapping[str, Any], found: Mapping[str, Any], folder: Path) -> None:
@@ -171,7 +171,7 @@ def _process(
     keep_open: Sequence[int],
 ) -> str | None:
     """Run one of a run's two processes; return what went wrong, if anything."""
-    resume = kind == "training" and (folder / "models" / "last.pt").is_file()
+    resume = kind == "training" and (folder / "models" / "last.ckpt").is_file()
     before = state["seconds"][kind] if resume else 0.0
     began = time.perf_counter()
 

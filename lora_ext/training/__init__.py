@@ -9,6 +9,8 @@ from lora_ext.training.precision import CPUPrecisionInferer
 from lora_ext.training.progress import TrainingLog
 from lora_ext.training.rates import parameter_groups
 from lora_ext.training.resume import LastCheckpoint
+from lora_ext.training.run_record import RunRecord
+from lora_ext.training.tracking import check_tracking
 
 __all__ = [
     "BestModel",
@@ -16,7 +18,9 @@ __all__ = [
     "LastCheckpoint",
     "OverlayPanels",
     "RegionDiceCELoss",
+    "RunRecord",
     "TrainingLog",
+    "check_tracking",
     "compilation",
     "keep_freed_memory",
     "parameter_groups",

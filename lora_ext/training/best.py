@@ -22,7 +22,9 @@ class BestModel:
     """Save the network whenever validation's key metric is the best so far.
 
     It asks MONAI's evaluator for the best epoch, and not a memory of its own, so that a resumed
-    run does not overwrite a better model of before the interruption.
+    run does not overwrite a better model of before the interruption. A run that goes on from a
+    whole model validates it first, as epoch 0; a ``model.pt`` that is there then stays until an
+    epoch is better.
 
     Args:
         network: the network to save.
@@ -41,7 +43,8 @@ class BestModel:
     def save_if_best(self, engine: Engine) -> None:
         """Save if the validation that just ended is the best so far."""
         state: Any = engine.state  # MONAI adds the best metric's epoch to it
-        if state.best_metric_epoch != state.epoch:
+        before_training = state.epoch == 0 and (self.ckpt_dir / "model.pt").is_file()
+        if state.best_metric_epoch != state.epoch or before_training:
             return
         self.save(state.epoch)
         logger.debug("best model saved to %s", self.ckpt_dir)

@@ -8,15 +8,23 @@ makes the regions compete.
 
 from __future__ import annotations
 
-from monai.losses import DiceLoss
+import torch
+from monai.losses.utils import compute_tp_fp_fn
+from monai.utils import convert_to_tensor
 from torch import Tensor, nn
+
+from lora_ext.processes import count, sum_over_processes
+
+SMOOTH = 1e-5  # as in MONAI's DiceLoss; a region neither there nor predicted costs nothing
 
 
 class RegionDiceCELoss(nn.Module):
     """Soft Dice over sigmoid outputs plus binary cross-entropy, each a mean over regions.
 
-    Dice sums intersection and size over the batch (``batch=True``), so that a crop without a
-    region does not by itself cost a whole Dice.
+    Dice sums intersection and size over the batch, as MONAI's ``DiceLoss(batch=True)`` does, so
+    that a crop without a region does not by itself cost a whole Dice. In training with several
+    processes that is the batch of them all: each gets the loss and, by
+    ``DistributedDataParallel``, the gradient of one process with the whole batch.
 
     Args:
         dice_weight: factor of the Dice term.
@@ -25,13 +33,12 @@ class RegionDiceCELoss(nn.Module):
 
     def __init__(self, dice_weight: float = 1.0, ce_weight: float = 1.0) -> None:
         super().__init__()
-        self.dice = DiceLoss(sigmoid=True, batch=True)
         self.cross_entropy = nn.BCEWithLogitsLoss()
         self.dice_weight = dice_weight
         self.ce_weight = ce_weight
 
     def forward(self, logits: Tensor, regions: Tensor) -> Tensor:
-        """Compute the loss in float32, whatever precision the network runs in.
+        """Compute the loss in float32, also where the network runs in half precision.
 
         Args:
             logits: network output, shape (B, R, H, W, D).
@@ -48,6 +55,22 @@ class RegionDiceCELoss(nn.Module):
                 f"logits and regions must have one shape; got {tuple(logits.shape)} "
                 f"and {tuple(regions.shape)}"
             )
-        logits, regions = logits.float(), regions.float()
-        dice = self.dice(logits, regions)
-        return self.dice_weight * dice + self.ce_weight * self.cross_entropy(logits, regions)
+        logits, regions = _plain(logits), _plain(regions)
+        cross_entropy = self.cross_entropy(logits, regions)
+        sums = compute_tp_fp_fn(logits.sigmoid(), regions, [0, 2, 3, 4], ord=1, soft_label=False)
+        if logits.requires_grad:  # else this is no training step, and the others may not be in one
+            terms = sum_over_processes(torch.cat([*sums, cross_entropy.reshape(1)]))
+            sums, cross_entropy = terms[:-1].chunk(3), terms[-1] / count()
+        return self.dice_weight * _dice(*sums) + self.ce_weight * cross_entropy
+
+
+def _plain(values: Tensor) -> Tensor:
+    """At least float32, and without MONAI's meta data, which are slow to carry along."""
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    return convert_to_tensor(values, dtype=dtype, track_meta=False)
+
+
+def _dice(hits: Tensor, too_much: Tensor, missed: Tensor) -> Tensor:
+    """Soft Dice loss from the sums of every region, each of shape (R,)."""
+    sizes = 2 * (hits + 0.5 * too_much + 0.5 * missed)
+    return (1 - (2 * hits + SMOOTH) / (sizes + SMOOTH)).mean()

@@ -10,10 +10,11 @@ from ignite.engine import Engine, Events
 from monai.handlers import TensorBoardHandler
 
 from lora_ext.evaluation.figures import overlay_figure
+from lora_ext.training.tracking import log_figure
 
 
 class OverlayPanels(TensorBoardHandler):
-    """After each validation, one figure of the last case in TensorBoard.
+    """After each validation, one figure of the last case in TensorBoard, and MLflow if it is on.
 
     Args:
         log_dir: TensorBoard's folder.
@@ -56,3 +57,4 @@ class OverlayPanels(TensorBoardHandler):
         )
         self._writer.add_figure("validation", figure, engine.state.epoch)
         self._writer.flush()
+        log_figure(engine, figure, f"validation/epoch_{engine.state.epoch:04d}.png")

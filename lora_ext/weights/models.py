@@ -1,7 +1,6 @@
-"""Whole models: ``model.pt``, a flat state dict, and beside it what the network was built with.
+"""Whole models: ``model.pt``, a flat state dict, and what the network was built with.
 
-Two networks of different ``num_heads`` or ``lora_alpha`` have the same keys and shapes, so a state
-dict alone cannot tell that it was loaded into the wrong one. ``network.json`` can.
+The latter is written to ``network.json`` beside it and into the file itself (`lora_ext.record`).
 """
 
 from __future__ import annotations
@@ -14,12 +13,8 @@ from typing import Any, Protocol
 import torch
 
 from lora_ext.files import whole_file
+from lora_ext.record import KNOBS, misfit, with_record
 from lora_ext.weights.reading import read_tensors
-
-# Constructor arguments that are knobs of other names in a bundle.
-KNOBS = {"img_size": "roi_size", "in_channels": "modalities", "out_channels": "regions"}
-# What can differ between training and use without changing what the network computes.
-FREE = ("regime", "modality_dropout", "modalities")
 
 
 class Configured(Protocol):
@@ -44,7 +39,8 @@ def save_model(network: Configured, path: str | os.PathLike[str]) -> None:
     with whole_file(Path(path).with_name("network.json")) as draft:
         draft.write_text(json.dumps(network.config, indent=2) + "\n", encoding="utf-8")
     with whole_file(path) as draft:
-        torch.save({k: v.cpu() for k, v in network.state_dict().items()}, draft)
+        tensors = {k: v.cpu() for k, v in network.state_dict().items()}
+        torch.save(with_record(tensors, network.config), draft)
 
 
 def load_model(network: Configured, path: str | os.PathLike[str]) -> None:
@@ -63,7 +59,9 @@ def load_model(network: Configured, path: str | os.PathLike[str]) -> None:
     tensors = read_tensors(path)
     record = Path(path).with_name("network.json")
     if record.is_file():
-        _check_record(json.loads(record.read_text(encoding="utf-8")), network, path)
+        found = misfit(json.loads(record.read_text(encoding="utf-8")), network.config)
+        if found is not None:
+            raise ValueError(f"{path}: {found}")
     try:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
@@ -73,18 +71,4 @@ def load_model(network: Configured, path: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def _check_record(made: dict, network: Configured, path: str | os.PathLike[str]) -> None:
-    ours = json.loads(json.dumps(network.config))
-    if "lora_rank" in made:
-        made.setdefault("lora_scaling", "rank_stabilised")  # records of before there was a choice
-    adapters = made.get("regime") == "lora" or ours.get("regime") == "lora"
-    names = [k for k in made if k not in FREE and (adapters or not k.startswith("lora_"))]
-    wrong = [k for k in names if made[k] != ours.get(k)]
-    if made.get("modalities") != ours.get("modalities"):
-        wrong.append("modalities")
-    if wrong:
-        flags = " ".join(f'--{KNOBS.get(k, k)} "{made[k]}"' for k in wrong)
-        found = ", ".join(f"{k}={ours.get(k)}" for k in wrong)
-        raise ValueError(
-            f"{path}: was trained with other settings than this network's ({found}); pass {flags}"
-        )
+__all__ = ["KNOBS", "Configured", "load_model", "save_model"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,5 +45,22 @@ def run_workflow(root, tmp_path):
         workflow.run()
         workflow.finalize()
         return workflow
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def monai_bundle(pytestconfig):
+    """A function that runs ``python -m monai.bundle`` as a user does, from any folder."""
+    environment = os.environ | {"PYTHONPATH": str(pytestconfig.rootpath)}
+
+    def run(*arguments, cwd, wait=True):
+        command = [sys.executable, "-m", "monai.bundle", *map(str, arguments)]
+        if not wait:
+            silent = subprocess.DEVNULL
+            return subprocess.Popen(command, cwd=cwd, env=environment, stdout=silent, stderr=silent)
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=cwd, env=environment
+        )
 
     return run

@@ -1,8 +1,6 @@
 """The bundles from the command line, as a user runs them."""
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -13,30 +11,30 @@ SMALL = [
 SHORT = ["--epochs", "1", "--batch_size", "2", "--crops_per_case", "1", "--pretrained", "none"]
 
 
-def monai_bundle(*arguments, cwd):
-    """Run ``python -m monai.bundle``."""
-    command = [sys.executable, "-m", "monai.bundle", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
-
-
-def refusal(*arguments, cwd):
-    """The one sentence that a run of brats_lora32 ends with, and all that it wrote to stderr."""
-    config = "bundles/brats_lora32/configs/train.json"
-    done = monai_bundle("run", *arguments, *SMALL, "--config_file", config, cwd=cwd)
-    assert done.returncode == 1
-    return done.stderr.splitlines()[-2], done.stderr
-
-
 @pytest.fixture
-def workplace(root, tmp_path, monkeypatch):
+def workplace(root, tmp_path):
     """A copy of one bundle in a folder of its own, so that no run writes into the repository."""
     shutil.copytree(root / "bundles" / "brats_lora32", tmp_path / "bundles" / "brats_lora32")
-    monkeypatch.setenv("PYTHONPATH", str(root))
     return tmp_path
 
 
+@pytest.fixture
+def refusal(monai_bundle, workplace):
+    """A function: the one sentence that a run of brats_lora32 ends with, and all of its stderr."""
+
+    def run(*arguments):
+        config = "bundles/brats_lora32/configs/train.json"
+        done = monai_bundle("run", *arguments, *SMALL, "--config_file", config, cwd=workplace)
+        assert done.returncode == 1
+        return done.stderr.splitlines()[-2], done.stderr
+
+    return run
+
+
 @pytest.mark.parametrize("inside", [True, False], ids=["from_the_root", "from_another_folder"])
-def test_training_evaluating_and_inference(workplace, tmp_path_factory, tasks, inside):
+def test_training_evaluating_and_inference(
+    monai_bundle, workplace, tmp_path_factory, tasks, inside
+):
     cwd = workplace if inside else tmp_path_factory.mktemp("elsewhere")
     bundle = workplace / "bundles" / "brats_lora32"
     configs = "bundles/brats_lora32/configs" if inside else bundle / "configs"
@@ -62,14 +60,14 @@ def test_training_evaluating_and_inference(workplace, tmp_path_factory, tasks, i
     assert [p.name for p in (bundle / "eval" / "segmentations").iterdir()] == ["brats_0006.nii.gz"]
 
 
-def test_regime_that_starts_from_an_encoder_does_not_start_without_one(workplace, tasks):
-    sentence, _ = refusal("training", "--dataset_dir", tasks["brats"], cwd=workplace)
+def test_regime_that_starts_from_an_encoder_does_not_start_without_one(refusal, tasks):
+    sentence, _ = refusal("training", "--dataset_dir", tasks["brats"])
     assert sentence.startswith("error: regime 'lora' starts from a pre-trained encoder")
     assert "--pretrained none" in sentence
 
 
-def test_run_is_the_same_as_training_and_bad_input_is_one_sentence(workplace, tasks):
-    sentence, errors = refusal("--dataset_dir", tasks["prostatex"], cwd=workplace)
+def test_run_is_the_same_as_training_and_bad_input_is_one_sentence(refusal, tasks):
+    sentence, errors = refusal("--dataset_dir", tasks["prostatex"])
     assert sentence.startswith("error: ")
     assert "FLAIR" in sentence
     assert "ADC" in sentence

@@ -1,3 +1,4 @@
+import re
 import sys
 
 import pytest
@@ -48,3 +49,35 @@ def test_traceback_is_kept_on_demand(monkeypatch):
     monkeypatch.delenv("LORA_EXT_TRACEBACK")
     plain_errors()
     assert sys.excepthook is _print_error
+
+
+FAIL = """
+import logging
+from lora_ext import processes
+from lora_ext.bundles import plain_errors
+from lora_ext.data import read_task
+
+plain_errors()
+processes.join("cpu")
+if {who}:
+    {what}
+processes.leave()
+"""
+SENTENCE = re.compile(r"^error: .*$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("who", ["True", "processes.rank() == 0", "processes.rank() == 1"])
+def test_of_two_processes_one_is_heard_and_both_end(in_two_processes, who):
+    done = in_two_processes(FAIL.format(who=who, what="read_task('/nowhere')"))
+    assert done.returncode == 1
+    before, report = done.stderr.split("torch/distributed/elastic", 1)
+    assert len(SENTENCE.findall(before)) == 1
+    assert before.startswith("error: /nowhere")
+    assert "Traceback" not in before
+    assert "traceback : error: /nowhere" in report  # torchrun's own, at the very end
+
+
+def test_traceback_of_another_error_comes_from_the_process_it_is_of(in_two_processes):
+    done = in_two_processes(FAIL.format(who="processes.rank() == 1", what="int('seven')"))
+    assert done.returncode == 1
+    assert "[rank1]: ValueError: invalid literal" in done.stderr

@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -23,6 +20,7 @@ FILES = {
     "configs/inference.json",
     "configs/logging.conf",
     "configs/metadata.json",
+    "configs/multi_gpu_sharded.json",
     "configs/multi_gpu_train.json",
     "configs/train.json",
     "docs/README.md",
@@ -163,15 +161,26 @@ def test_texts_hold_no_unfilled_fact_and_no_machine_path(root):
             assert "/home" not in text, path
 
 
-@pytest.mark.slow
-def test_source_travels_with_the_wheel(root, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(root / "lora_ext", copy / "lora_ext")
-    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
-        shutil.copy(root / name, copy)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path]
-    subprocess.run([*build, copy], check=True)
-    packed = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
-    source = {p.relative_to(root).as_posix() for p in generator.SOURCE.rglob("*") if p.is_file()}
-    assert source <= packed
-    assert len(source) > 15
+def test_text_fact_is_filled_with_the_facts_of_its_own_bundle():
+    base = generator.facts_of("brats_lora16")
+    other = generator.facts_of("brats_lora16", {"mine": {"lora_rank": 8, "modalities": ["T2"]}})
+    assert "rank 16" in base["regime_title"]
+    assert "rank 8" in other["regime_title"]
+    assert other["image_classes"].startswith("T2 at 1x1x1 mm")
+
+
+def test_later_layer_is_checked_as_the_sources_own_are():
+    with pytest.raises(ValueError, match="mine: unknown key 'rank'"):
+        generator.facts_of("brats_lora16", {"mine": {"rank": 8}})
+
+
+def test_what_was_measured_is_of_known_bundles_and_reaches_metadata_and_docs(root):
+    measured = json.loads((generator.SOURCE / "measured.json").read_text())
+    assert measured.keys() <= NAMES
+    for name, layer in measured.items():
+        assert layer.keys() <= {"eval_metrics", "performance", "memory"}
+        text = (root / "bundles" / name / "docs" / "README.md").read_text()
+        metrics = layer.get("eval_metrics", {})
+        assert config(root, name, "metadata.json")["eval_metrics"] == metrics
+        assert all(f"| {metric} | {value} |" in text for metric, value in metrics.items())
+        assert layer.get("memory", "") in text

@@ -120,6 +120,16 @@ def test_pretraining_inference_sees_what_its_validation_sees(root):
     infer = config(root, PRETRAINING, "inference.json")
     steps = train["train"]["deterministic_transforms"] + train["validate"]["crop"]
     assert infer["preprocessing"]["transforms"] == steps
-    assert infer["network_def"] == train["network_def"]
+    # the encoder alone, of an auto-encoder of the same sizes
+    exported = train["network_def"] | {"_target_": "lora_ext.pretraining.VolumeEncoder"}
+    assert infer["network_def"] == exported
     for key in infer.keys() & set(PRETRAINING_KNOBS) - {"output_dir"}:
         assert infer[key] == train[key], key
+
+
+def test_the_output_format_is_a_knob_of_inference_before_the_wiring(root):
+    for name in bundle_facts():
+        infer = config(root, name, "inference.json")
+        keys = list(infer)
+        assert infer["output_ext"] == ".nii.gz"
+        assert keys.index("output_ext") < keys.index("network_def")

@@ -41,7 +41,7 @@ def test_bundle_trains_evaluates_and_infers(run_bundle, tmp_path):
     trainer = run_bundle("train").parser.get_parsed_content("train#trainer")
     assert trainer.state.epoch == 2
     files = {p.name for p in (tmp_path / "models").iterdir()}
-    assert files == {"model.pt", "network.json", "encoder.safetensors", "last.pt"}
+    assert files == {"model.pt", "network.json", "encoder.safetensors", "last.ckpt"}
     assert len(list((tmp_path / "train" / "figures").glob("*.png"))) == 4
 
     evaluator = run_bundle("evaluate").parser.get_parsed_content("validate#evaluator")
@@ -62,10 +62,10 @@ def test_evaluation_agrees_with_the_best_validation(run_bundle, tmp_path):
 
 def test_resumed_run_goes_on_after_its_last_epoch(run_bundle, tmp_path):
     run_bundle("train")
-    before = torch.load(tmp_path / "models" / "last.pt", weights_only=True)
+    before = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)
     before["epoch"], before["iteration"] = 1, before["iteration"] // 2
     before["lr_scheduler"]["last_epoch"] = before["iteration"]
-    torch.save(before, tmp_path / "models" / "last.pt")
+    torch.save(before, tmp_path / "models" / "last.ckpt")
     trainer = run_bundle("train", resume=True).parser.get_parsed_content("train#trainer")
     assert (trainer.state.epoch, trainer.state.iteration) == (2, 2 * before["iteration"])
 

@@ -67,7 +67,7 @@ def check_what_was_trained(network, start, trained):
 def check_saved_files(folder, network):
     files = {p.name for p in folder.iterdir()}
     adapter = {"adapter.safetensors"} if network.regime in ("lora", "frozen") else set()
-    assert files == {"model.pt", "network.json", "last.pt"} | adapter
+    assert files == {"model.pt", "network.json", "last.ckpt"} | adapter
     state = torch.load(folder / "model.pt", weights_only=True)
     copy.deepcopy(network).load_state_dict(state, strict=True)
 
@@ -161,10 +161,10 @@ def test_same_seed_gives_the_same_losses(run_bundle):
 
 def test_resumed_run_goes_on_after_its_last_epoch(run_bundle, tmp_path):
     run_bundle("prostatex_lora16", "train", val_interval=1)
-    before = torch.load(tmp_path / "models" / "last.pt", weights_only=True)
+    before = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)
     before["epoch"], before["iteration"] = 1, before["iteration"] // 2
     before["lr_scheduler"]["last_epoch"] = before["iteration"]
-    torch.save(before, tmp_path / "models" / "last.pt")
+    torch.save(before, tmp_path / "models" / "last.ckpt")
     workflow = run_bundle("prostatex_lora16", "train", resume=True)
     state = workflow.parser.get_parsed_content("train#trainer").state
     assert (state.epoch, state.iteration) == (2, 2 * before["iteration"])

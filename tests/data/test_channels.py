@@ -70,6 +70,13 @@ def test_an_item_without_channels_or_case_stays_as_loaded(path):
     assert item["image"].meta["filename_or_obj"] == path
 
 
+def test_an_item_of_monai_label_with_its_path_in_it_is_resampled_as_any_other(path):
+    item = {"image": path, "image_path": path, "model": "brats_lora32"}
+    result = resampling(num_channels=4)(item)
+    assert torch.equal(result["image"], resampling(num_channels=4)({"image": path})["image"])
+    assert result["image_path"] == path
+
+
 def test_the_callers_image_and_item_are_not_changed(path):
     loaded = LoadImaged("image", ensure_channel_first=True)({"image": path})
     for channels in ({}, {"channels": [1]}):

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from lora_ext.data.task import case_name, read_task
+from lora_ext.data.task import read_task
 
 BRATS = {
     "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
@@ -161,11 +161,3 @@ def test_images_may_be_links_to_another_disk(folder):
     (folder / "imagesTr").rename(store)
     (folder / "imagesTr").symlink_to(store, target_is_directory=True)
     assert read_task(folder).training[0].image == folder / "imagesTr" / "B_1.nii.gz"
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [("a/B_1.nii.gz", "B_1"), ("x.y.nii", "x.y"), ("B.NII.GZ", "B"), ("c.mha", "c.mha")],
-)
-def test_a_case_is_named_after_its_file(path, name):
-    assert case_name(path) == name

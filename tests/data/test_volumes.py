@@ -1,8 +1,9 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.transforms import Compose, LoadImaged
 
-from lora_ext.data import all_volumes, fold_cases, fold_volumes
+from lora_ext.data import SelectChannelsd, all_volumes, fold_cases, fold_volumes
 from lora_ext.data.phantoms import write_phantoms
 
 SPLIT = {"fold": 1, "num_folds": 4, "seed": 3}
@@ -53,6 +54,19 @@ def test_patients_of_a_folder_stay_together(tmp_path):
     assert {"sub-0_t2_extra", "alone", "four_2"} <= {i["case"] for i in all_volumes(tmp_path)}
 
 
+def test_volumes_may_come_in_any_format(tmp_path, write_image, oblique):
+    voxels = np.arange(2 * 210, dtype=np.int16).reshape(7, 6, 5, 2)
+    for name in ("a.nrrd", "b.mha", "c/one.nhdr", "c/two.mhd", "d.nii.gz"):
+        write_image(tmp_path / name, voxels, oblique)
+    items = all_volumes(tmp_path)
+    names = ["a", "b", "c_one", "c_two", "d"]
+    assert [item["case"] for item in items] == [f"{n}_{i}" for n in names for i in (0, 1)]
+    load = LoadImaged("image", reader="lora_ext.data.VolumeReader", ensure_channel_first=True)
+    chain = Compose([load, SelectChannelsd("image", num_channels=1)])
+    for item in items:
+        np.testing.assert_array_equal(chain(item)["image"][0], voxels[..., item["channels"][0]])
+
+
 def test_folder_of_tasks_takes_their_images_and_no_label(tmp_path):
     folder = tmp_path / "tasks"
     write_phantoms("prostatex", folder / "prostate", cases=4, size=(32, 32, 16), test_cases=1)
@@ -67,7 +81,7 @@ def test_folder_of_tasks_takes_their_images_and_no_label(tmp_path):
 
 
 def test_empty_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"found no \.nii or \.nii\.gz file"):
+    with pytest.raises(ValueError, match=r"found no image; .* \.nii\.gz, \.nii, \.nrrd"):
         all_volumes(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Pictures from NIfTI files, made up ones and, where they are at hand, real ones."""
+"""Pictures from image files, made up ones and, where they are at hand, real ones."""
 
 from __future__ import annotations
 
@@ -57,17 +57,33 @@ def test_an_image_without_a_channel_axis_is_one_channel(tmp_path: Path) -> None:
     assert overlay_from_files(image, truth, truth, REGIONS, tmp_path / "a.png").is_file()
 
 
+@pytest.mark.parametrize(("image", "truth"), [("a.nrrd", "b.mha"), ("a", "b.nii.gz")])
+def test_files_of_any_format_are_drawn(tmp_path, write_image, oblique, image, truth) -> None:
+    values = np.random.default_rng(0).integers(0, 999, (24, 20, 16)).astype(np.int16)
+    image = write_image(tmp_path / image, values, oblique)
+    truth = write_image(tmp_path / truth, labels(), oblique)
+    out = overlay_from_files(image, truth, truth, REGIONS, tmp_path / "a.png")
+    assert all(has_colour(out, name) for name in REGIONS)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"a\.nrrd: found no such file"):
+        overlay_from_files(tmp_path / "a.nrrd", None, tmp_path / "b.nrrd", REGIONS, tmp_path / "c")
+
+
 def test_files_that_do_not_lie_on_the_images_grid_are_refused_by_name(tmp_path: Path) -> None:
     image = save(tmp_path / "a.nii.gz", np.zeros((24, 20, 16, 2), dtype=np.float32))
     small = save(tmp_path / "small.nii.gz", labels()[:-1])
-    with pytest.raises(ValueError, match=r"small\.nii\.gz: shape \(23, 20, 16\); .*a\.nii\.gz has"):
+    with pytest.raises(
+        ValueError, match=r"small\.nii\.gz: found the shape \(23, 20, 16\).*a\.nii\.gz"
+    ):
         overlay_from_files(image, None, small, REGIONS, tmp_path / "a.png")
     moved = save(tmp_path / "moved.nii.gz", labels(), np.eye(4))
-    with pytest.raises(ValueError, match=r"moved\.nii\.gz: another affine than"):
+    with pytest.raises(ValueError, match=r"moved\.nii\.gz: found the affine .*a\.nii\.gz"):
         overlay_from_files(image, None, moved, REGIONS, tmp_path / "a.png")
     text = tmp_path / "text.nii.gz"
     text.write_text("no image")
-    with pytest.raises(ValueError, match=r"text\.nii\.gz: cannot be read as an image"):
+    with pytest.raises(ValueError, match=r"text\.nii\.gz: found a damaged or truncated file"):
         overlay_from_files(image, text, text, REGIONS, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
 from lora_ext.pretraining import FixedMasks, MaskedPatchLoss, held_out_metrics
 from lora_ext.pretraining.loss import mean_only_loss
@@ -43,3 +43,16 @@ def test_same_masks_at_every_validation_and_training_is_not_disturbed(autoencode
     torch.rand(10)
     assert evaluate(network, batches, FixedMasks(5)) == first
     assert evaluate(network, batches, FixedMasks(6)) != first
+
+
+def test_mask_of_a_volume_depends_on_its_name_and_the_seed_alone(autoencoder, volumes):
+    masks, network = {}, autoencoder()
+    for names in (["a", "b", "c"], ["c", "a"], ["b"]):
+        engine = Engine(lambda engine, batch: network(volumes[:1])[1])
+        FixedMasks(5).attach(engine)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: seen.append(e.state.output))
+        seen = []
+        engine.run([{"case": [name]} for name in names])
+        for name, mask in zip(names, seen, strict=True):
+            assert torch.equal(mask, masks.setdefault(name, mask))
+    assert len({str(mask.tolist()) for mask in masks.values()}) > 1

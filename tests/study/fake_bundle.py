@@ -25,7 +25,7 @@ if kind == "training":
     if "--resume" not in flags:
         print("10:00:00 INFO 4 training cases, 1 validation cases (a)")
         print("10:00:00 INFO epoch 1/2: loss 1.5000, learning rate 0.005, 0.1 s", flush=True)
-        (models / "last.pt").write_text("checkpoint")
+        (models / "last.ckpt").write_text("checkpoint")
     if os.environ.get("FAKE_HANG") == f"{row} {kind}":
         time.sleep(60)
     print("10:00:01 INFO epoch 2/2: loss 1.2500, learning rate 4e-08, 0.1 s", flush=True)

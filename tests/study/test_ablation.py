@@ -149,7 +149,7 @@ def test_a_real_ablation_is_killed_and_goes_on(root, tmp_path, monkeypatch):
     flags = [word for k, v in (settings | TINY).items() for word in (f"--{k}", as_word(v))]
     argv = [sys.executable, "-m", "lora_ext", "ablation", "--data_dir", "data", "--out", "R"]
     child = subprocess.Popen([*argv, *flags])
-    last = Path("R/rank4_rank_stabilised/runs/brats_lora32/seed0_fold0/models/last.pt")
+    last = Path("R/rank4_rank_stabilised/runs/brats_lora32/seed0_fold0/models/last.ckpt")
     wait_for(last, child)
     os.kill(child.pid, signal.SIGTERM)
     assert child.wait(30) == 130

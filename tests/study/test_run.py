@@ -81,7 +81,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(start, calls, tmp_
     monkeypatch.setenv("FAKE_HANG", "brats_frozen training")
     with pytest.raises(KeyboardInterrupt):
         start(watch=interrupt_after_first_epoch)
-    (tmp_path / "R" / RUN.folder / "models" / "last.pt").unlink()
+    (tmp_path / "R" / RUN.folder / "models" / "last.ckpt").unlink()
     monkeypatch.delenv("FAKE_HANG")
     start(replace(RUN, knobs={"epochs": 2, "learning_rate": 0.1}))
     assert [call[1:] for call in calls()][1] == ["training", None]

@@ -167,7 +167,7 @@ def test_a_real_study_is_killed_and_goes_on(root, tmp_path, written, monkeypatch
     code += "run_study('data', 'R', **json.loads(sys.argv[1]))"
     child = subprocess.Popen([sys.executable, "-c", code, json.dumps(study | TINY)])
     run = Path("R/runs/brats_lora16/seed0_fold0")
-    wait_for(run / "models" / "last.pt")
+    wait_for(run / "models" / "last.ckpt")
     os.kill(child.pid, signal.SIGTERM)
     assert child.wait(30) == 130
     assert not (run / "run.json").exists()

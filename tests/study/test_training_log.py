@@ -14,7 +14,7 @@ RESUMED = """\
 10:00:01 INFO epoch 1/3: validation pooled_dice 0.1000 (best 0.1000 in epoch 1), mean_dice 0.1, TC
 10:00:02 INFO epoch 2/3: loss 1.4000, learning rate 4e-06, 0.5 s
 something else entirely, epoch 9 of nothing
-10:01:00 INFO resumed from last.pt after epoch 1
+10:01:00 INFO resumed from last.ckpt after epoch 1
 10:01:02 INFO epoch 2/3: loss 1.3000, learning rate 4e-06, 0.5 s
 10:01:03 INFO epoch 3/3: loss 1.2"""
 

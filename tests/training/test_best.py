@@ -49,6 +49,21 @@ def test_a_worse_model_does_not_replace_the_best(tmp_path, small_network):
     )
 
 
+def test_model_that_training_starts_from_stays_until_an_epoch_is_better(tmp_path, small_network):
+    handler = BestModel(small_network(), tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"the model that is loaded")
+    handler.save_if_best(Validation(0, 0))
+    handler.save_if_best(Validation(1, 0))
+    assert (tmp_path / "model.pt").read_bytes() == b"the model that is loaded"
+    handler.save_if_best(Validation(2, 2))
+    assert torch.load(tmp_path / "model.pt", weights_only=True)
+
+
+def test_model_loaded_from_elsewhere_is_kept_as_the_best_so_far(tmp_path, small_network):
+    BestModel(small_network(), tmp_path).save_if_best(Validation(0, 0))
+    assert (tmp_path / "model.pt").is_file()
+
+
 def test_model_on_disk_is_the_one_of_the_best_epoch(tmp_path, small_network, build):
     network = small_network()
     seen = {}

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import DiceCELoss, DiceLoss
 
 from lora_ext.training import RegionDiceCELoss
 
@@ -60,3 +60,48 @@ def test_half_precision_logits_give_a_float32_loss():
 def test_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"\(1, 2, 2, 2, 2\) and \(1, 3, 2, 2, 2\)"):
         RegionDiceCELoss()(torch.zeros(1, 2, 2, 2, 2), torch.zeros(1, 3, 2, 2, 2))
+
+
+def test_dice_is_monais_over_the_whole_batch():
+    logits, truth = torch.randn(3, 2, 4, 4, 4), (torch.rand(3, 2, 4, 4, 4) > 0.7).float()
+    monai = DiceLoss(sigmoid=True, batch=True)(logits, truth)
+    assert RegionDiceCELoss(ce_weight=0.0)(logits, truth) == monai
+
+
+TWO = """
+import torch
+from monai.losses import DiceLoss
+from torch import distributed, nn
+from lora_ext import processes
+from lora_ext.training import RegionDiceCELoss
+
+processes.join("cpu")
+torch.manual_seed(0)
+network = nn.Conv3d(2, 3, 3, dtype=torch.float64)
+images = torch.randn(4, 2, 8, 8, 8, dtype=torch.float64)
+truth = (torch.rand(4, 3, 6, 6, 6) > torch.tensor([0.1, 0.5, 0.9, 1.0])[:, None, None, None, None])
+truth = truth.double()  # images without anything in them are among them
+
+logits = network(images)
+whole = DiceLoss(sigmoid=True, batch=True)(logits, truth)
+whole = whole + nn.functional.binary_cross_entropy_with_logits(logits, truth)
+expected = torch.autograd.grad(whole, network.parameters())
+
+parallel = nn.parallel.DistributedDataParallel(network)
+own = slice(processes.rank(), None, 2)
+loss = RegionDiceCELoss()(parallel(images[own]), truth[own])
+loss.backward()
+torch.testing.assert_close(loss, whole, rtol=1e-14, atol=0)
+for parameter, gradient in zip(network.parameters(), expected, strict=True):
+    torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-15)
+
+if processes.rank() == 0:  # without a gradient nobody else is needed
+    with torch.no_grad():
+        RegionDiceCELoss()(network(images), truth)
+processes.leave()
+"""
+
+
+def test_two_processes_get_the_loss_and_the_gradient_of_the_whole_batch(in_two_processes):
+    done = in_two_processes(TWO)
+    assert done.returncode == 0, done.stderr

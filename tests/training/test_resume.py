@@ -84,7 +84,7 @@ def test_resuming_with_another_number_of_epochs_is_refused(tmp_path, small_netwo
 
 def test_checkpoint_opens_with_weights_only(tmp_path, small_network, build):
     run(tmp_path, small_network(), build, epochs=1)
-    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert state["epoch"] == 1
 
 
@@ -97,3 +97,32 @@ def test_process_that_is_not_to_write_does_not(tmp_path, small_network, build):
     )
     trainer.run()
     assert list(tmp_path.iterdir()) == []
+
+
+TWO = """
+from pathlib import Path
+import torch
+from ignite.engine import Engine
+from lora_ext import processes
+from lora_ext.training import LastCheckpoint
+
+processes.join("cpu")
+folder = Path("0" if processes.rank() == 0 else "1")
+folder.mkdir()
+if processes.rank() == 0:
+    torch.save({"epoch": 3}, folder / "last.ckpt")
+try:
+    LastCheckpoint(folder, {}, Engine(print), resume=True).load(Engine(print))
+except ValueError as error:
+    Path(f"{processes.rank()}.txt").write_text(str(error))
+processes.leave()
+"""
+
+
+def test_checkpoint_that_only_some_machines_see_is_refused_by_all(in_two_processes, tmp_path):
+    done = in_two_processes(TWO)
+    assert done.returncode == 0, done.stderr
+    for rank in "01":
+        sentence = (tmp_path / f"{rank}.txt").read_text()
+        assert "found the epochs [3, 0] in the run's processes" in sentence
+        assert "--ckpt_dir a folder that all machines share" in sentence

@@ -1,9 +1,10 @@
 import logging
 
 import pytest
+import torch
 
 from lora_ext.regimes import REGIMES
-from lora_ext.weights import start_encoder
+from lora_ext.weights import save_encoder, start_encoder
 
 PRETRAINED = [name for name, regime in REGIMES.items() if regime.pretrained]
 
@@ -33,6 +34,59 @@ def test_baseline_starts_at_random_in_silence(small_network, caplog, pretrained)
 def test_baseline_refuses_a_pretrained_encoder(small_network):
     with pytest.raises(ValueError, match=r"baseline.*vit\.pt.*finetune"):
         start_encoder(small_network(regime="baseline"), "vit.pt")
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_run_that_goes_on_from_a_whole_model_asks_for_no_encoder_and_says_so(
+    small_network, caplog, regime, torch_file, vit, tmp_path
+):
+    caplog.set_level(logging.INFO)
+    torch_file(vit.state_dict(), "encoder.safetensors")  # would end the run if it were read
+    network = small_network(regime=regime)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    start_encoder(network, None, tmp_path, goes_on=True)
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    (record,) = caplog.records
+    assert "CheckpointLoader" in record.getMessage()
+
+
+@pytest.fixture
+def placed(vit, tmp_path):
+    """The folder of models with an encoder in it, as pre-training leaves it."""
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(vit.state_dict(), path, img_size=(32, 32, 16), num_heads=4)
+    return tmp_path
+
+
+@pytest.mark.parametrize("regime", PRETRAINED)
+def test_encoder_in_the_folder_of_models_is_taken_where_none_is_given(
+    small_network, vit, placed, caplog, holds, regime
+):
+    caplog.set_level(logging.INFO)
+    network = small_network(regime=regime)
+    start_encoder(network, None, placed)
+    assert "encoder.safetensors: " in caplog.text
+    assert holds(network, vit)
+
+
+def test_encoder_that_is_given_goes_before_the_one_in_the_folder_of_models(
+    small_network, build_vit, vit, placed, torch_file, holds
+):
+    other = build_vit()
+    torch.nn.init.ones_(other.patch_embedding.position_embeddings)
+    network = small_network()
+    start_encoder(network, str(torch_file(other.state_dict())), placed)
+    assert holds(network, other)
+    assert not holds(network, vit)
+
+
+def test_baseline_and_random_weights_on_purpose_leave_the_placed_encoder_alone(
+    small_network, vit, placed, holds
+):
+    for regime, pretrained in (("baseline", None), ("lora", "none")):
+        network = small_network(regime=regime)
+        start_encoder(network, pretrained, placed)
+        assert not holds(network, vit)
 
 
 def test_loaded_encoder_is_said(small_network, vit, torch_file, caplog, holds):

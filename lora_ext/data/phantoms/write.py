@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def write_phantoms(
     seed, the size and its number alone: the same call writes the same bytes, and more cases leave
     the first ones as they are. Numbers run on from the training to the test cases. The folder
     appears when it is complete; when it already holds the phantom asked for, nothing is written.
+    Several processes may ask for one phantom at once: the first to finish gives the folder.
 
     Args:
         task: "brats" or "prostatex".
@@ -126,13 +128,22 @@ def write_phantoms(
     if is_done(folder, request):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    unfinished.mkdir()
+    place = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")
     try:
+        unfinished = Path(place) / folder.name
+        unfinished.mkdir()
         _write_task(unfinished, ANATOMIES[task], request)
+        _take_place(unfinished, folder, request)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return folder
+
+
+def _take_place(unfinished: Path, folder: Path, request: dict[str, Any]) -> None:
+    try:
         if folder.exists():
             folder.rmdir()
         os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
+    except OSError:  # another process may have been faster
+        if not is_done(folder, request):
+            raise

@@ -180,6 +180,25 @@ def test_a_failed_call_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_two_calls_at_once_the_first_to_finish_gives_the_folder(tmp_path, monkeypatch):
+    module, call = sys.modules[write_phantoms.__module__], {"cases": 1, "size": (16, 16, 16)}
+    write_task, calls = module._write_task, []
+
+    def slowly(*args):
+        write_task(*args)
+        calls.append(args)
+        if len(calls) == 1:  # another call comes and goes before this one is done
+            write_phantoms("brats", tmp_path / "out", **call)
+            times.update({p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")})
+
+    times: dict[Path, int] = {}
+    monkeypatch.setattr(module, "_write_task", slowly)
+    assert write_phantoms("brats", tmp_path / "out", **call) == tmp_path / "out"
+    assert len(calls) == 2
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == times
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"cases": 2}, {"size": (16, 16, 17)}])
 def test_another_phantom_is_not_overwritten(tmp_path, change):
     call = {"cases": 1, "size": (16, 16, 16), "test_cases": 0}

@@ -1,0 +1,34 @@
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from lora_ext.bundles.generator import SOURCE
+from lora_ext.bundles.packaging import wheel
+
+
+def test_nothing_is_built_where_there_is_no_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(wheel, "PACKAGE", tmp_path / "site-packages" / "lora_ext")
+    assert wheel.build_wheel(tmp_path / "out") is None
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_wheel_holds_the_package_with_its_data_and_repeats_byte_for_byte(root, tmp_path):
+    before = sorted(p.name for p in root.iterdir())
+    built = wheel.build_wheel(tmp_path / "a")
+    assert built.name == "lora_ext-0.1.0-py3-none-any.whl"
+    assert built.read_bytes() == wheel.build_wheel(tmp_path / "b").read_bytes()
+    assert sorted(p.name for p in root.iterdir()) == before
+    packed = set(zipfile.ZipFile(built).namelist())
+    assert {p.relative_to(root).as_posix() for p in SOURCE.rglob("*") if p.is_file()} <= packed
+    target = tmp_path / "installed"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, "--target", target, built], check=True)
+    verb = [sys.executable, "-S", "-c", "import lora_ext; print(lora_ext.__file__)"]
+    environment = {"PYTHONPATH": str(target)}
+    done = subprocess.run(
+        verb, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
+    )
+    assert done.stdout.strip() == str(target / "lora_ext" / "__init__.py")

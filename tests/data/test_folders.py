@@ -1,0 +1,176 @@
+"""Plain folders of files and DICOM series: which cases they hold, and what they may not hold.
+
+How files alone make cases is tested in test_cases.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import numpy as np
+import pytest
+
+from lora_ext.data.cases import inference_cases
+
+VOLUME = np.random.default_rng(0).integers(0, 999, (7, 6, 5)).astype(np.int16)
+TWO = ["FLAIR", "t1gd"]
+
+
+@pytest.fixture
+def put(tmp_path, write_image, oblique):
+    """A function that writes a volume under each of the names, without ending a DICOM series."""
+
+    def run(*names, volume=VOLUME, **series):
+        for name in names:
+            write_image(tmp_path / name, volume, oblique, **series)
+        return tmp_path
+
+    return run
+
+
+def found(folder, modalities=TWO):
+    """Image paths relative to the folder, by case."""
+    cases = {}
+    for item in inference_cases(folder, modalities):
+        paths = [item["image"]] if isinstance(item["image"], str) else item["image"]
+        assert item["channels"] == list(range(len(modalities)))
+        cases[item["case"]] = [path.removeprefix(f"{folder}/") for path in paths]
+    return cases
+
+
+def refused(folder, words, modalities=TWO):
+    with pytest.raises(ValueError, match=words):
+        inference_cases(folder, modalities)
+
+
+def test_one_file_per_channel_may_have_any_ending(put):
+    folder = put("a_FLAIR.nii.gz", "a_t1gd.nrrd", "b_flair.mha", "b_T1GD.nhdr", "c_FLAIR.mhd")
+    put("c_t1gd.nii")
+    assert found(folder) == {
+        "a": ["a_FLAIR.nii.gz", "a_t1gd.nrrd"],
+        "b": ["b_flair.mha", "b_T1GD.nhdr"],
+        "c": ["c_FLAIR.mhd", "c_t1gd.nii"],
+    }
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr", "a.mha", "a.mhd", "a.nii"])
+def test_one_file_may_hold_all_channels(put, name):
+    folder = put(name, volume=np.stack([VOLUME, VOLUME], axis=3))
+    assert found(folder) == {"a": [name]}
+
+
+def test_a_case_folder_holds_a_series_per_modality(put):
+    folder = put("pat.1/FLAIR", "pat.1/T1GD", "pat.1/localizer", "2/t1gd", "2/flair")
+    (folder / "2" / "report.txt").touch()
+    assert found(folder) == {
+        "2": ["2/flair", "2/t1gd"],
+        "pat.1": ["pat.1/FLAIR", "pat.1/T1GD"],
+    }
+
+
+def test_a_series_folder_may_carry_case_and_modality_in_its_name(put):
+    folder = put("a_FLAIR", "a_t1gd")
+    assert found(folder) == {"a": ["a_FLAIR", "a_t1gd"]}
+
+
+def test_series_and_files_may_be_mixed_in_a_case_and_in_a_folder(put):
+    folder = put("a_FLAIR", "a_t1gd.nii.gz", "b/FLAIR", "b_t1gd.mha", "c/FLAIR", "c/t1gd")
+    assert found(folder) == {
+        "a": ["a_FLAIR", "a_t1gd.nii.gz"],
+        "b": ["b/FLAIR", "b_t1gd.mha"],
+        "c": ["c/FLAIR", "c/t1gd"],
+    }
+
+
+def test_with_one_modality_a_case_folder_may_be_the_series(put):
+    folder = put("pat 1", "pat.2/T2", "pat3_T2", "pat4.mha")
+    assert found(folder, ["T2"]) == {
+        "pat 1": ["pat 1"],
+        "pat.2": ["pat.2/T2"],
+        "pat3": ["pat3_T2"],
+        "pat4": ["pat4.mha"],
+    }
+
+
+def test_folders_without_dicom_are_ignored_and_logged(put, caplog):
+    folder = put("a_FLAIR.nii", "a_t1gd.nii", "old/x.nii.gz", ".cache/y")
+    (folder / "empty").mkdir()
+    with caplog.at_level(logging.INFO):
+        assert list(found(folder)) == ["a"]
+    assert all(f"{folder / name}: ignored" in caplog.text for name in ("old", "empty"))
+    assert ".cache" not in caplog.text
+
+
+def test_an_empty_case_folder_is_refused_beside_other_cases(put):
+    folder = put("a/FLAIR", "a/t1gd")
+    (folder / "b").mkdir()
+    refused(folder, f"^{folder}/b: found an empty folder beside those of other cases$")
+
+
+def test_a_missing_modality_is_named_with_what_is_allowed(put):
+    folder = put("a/FLAIR", "a/t1gd", "b/FLAIR", "b/T1")
+    words = (
+        f"{folder}: found no t1gd file of case b; allowed is b_t1gd.nii.gz (or .nii, .nrrd, .nhdr, "
+        ".mha, .mhd), or a DICOM series in the folder b/t1gd or b_t1gd"
+    )
+    refused(folder, f"^{re.escape(words)}$")
+
+
+def test_a_case_folder_of_other_names_says_what_it_holds(put):
+    folder = put("a/AX_FLAIR_3D", "a/AX_T1_GD")
+    words = (
+        "a: found DICOM files in AX_FLAIR_3D, AX_T1_GD; allowed is a folder per modality in it, "
+        "named FLAIR, t1gd$"
+    )
+    refused(folder, words)
+    refused(folder, words.replace("FLAIR, t1gd", "T2"), ["T2"])
+
+
+def test_a_study_of_mixed_series_is_refused(put):
+    folder = put("a")
+    refused(folder, r"a: found DICOM files in the folder itself; allowed is a folder per modality")
+
+
+def test_two_images_for_one_channel_are_refused(put):
+    folder = put("a/FLAIR", "a/t1gd", "a_t1gd")
+    refused(folder, r"a_t1gd: found a second image for the channel t1gd .*a/t1gd$")
+
+
+def test_a_folder_without_any_image_lists_what_is_allowed(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    words = (
+        f"{tmp_path}: found no image; allowed are a folder of files that end in .nii.gz, .nii, "
+        ".nrrd, .nhdr, .mha, .mhd, of folders with DICOM series, or a Decathlon task folder with a "
+        "dataset.json"
+    )
+    refused(tmp_path, f"^{re.escape(words)}$")
+
+
+def test_a_series_itself_is_no_folder_of_cases(put):
+    folder = put("series")
+    refused(folder / "series", "series: found no image; allowed are .* folders with DICOM series")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "a/t1gd/notes.txt").write_text("text"), "no readable DICOM imag"),
+        (lambda folder: [p.unlink() for p in (folder / "a/t1gd").iterdir()], "found no file"),
+        (lambda folder: (folder / "a/t1gd/more").mkdir(), "found the folders more in it"),
+    ],
+)
+def test_a_bad_series_ends_the_run_before_it_starts(put, damage, words):
+    folder = put("a/FLAIR", "a/t1gd")
+    damage(folder)
+    refused(folder, f"^{folder}/a/t1gd: .*{words}")
+
+
+def test_channels_on_different_grids_name_both_with_their_grids(put):
+    folder = put("a/FLAIR")
+    put("a/t1gd", volume=VOLUME[:, :, :4])
+    words = (
+        r"a/t1gd: found the shape \(7, 6, 4\) at 1\.5x1\.25x4 mm; allowed is that of .*a/FLAIR, "
+        r"\(7, 6, 5\) at 1\.5x1\.25x4 mm$"
+    )
+    refused(folder, words)

@@ -1,0 +1,223 @@
+"""Every sentence of the troubleshooting page is one that the package raises."""
+
+import json
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+
+from lora_ext import processes
+from lora_ext.bundles import bundle_root
+from lora_ext.data import fold_cases, inference_cases
+from lora_ext.data.dicom import open_series
+from lora_ext.training import LastCheckpoint, TrainingLog, tracking
+from lora_ext.weights import load_adapter, load_encoder, load_model, save_adapter
+from lora_ext.weights.models import save_model
+from lora_ext.weights.start import start_encoder
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/troubleshooting.md"
+SENTENCES = re.findall(r"^\*\*`(.+)`\*\*$", PAGE.read_text(encoding="utf-8"), re.M)
+REGIONS = {"lesion": [1]}
+
+
+def fits(sentence, message):
+    pattern = ".+".join(re.escape(part) for part in sentence.split("…"))
+    return re.fullmatch(pattern, message, re.S) is not None
+
+
+def save(path, voxels, spacing=1.0):
+    nib.save(nib.Nifti1Image(voxels, np.diag([spacing, spacing, spacing, 1.0])), path)
+
+
+@pytest.fixture
+def task(tmp_path):
+    """A good task of two cases with two channels."""
+    image, label = np.ones((8, 8, 8, 2), np.float32), np.ones((8, 8, 8), np.uint8)
+    for case in "ab":
+        save(tmp_path / f"{case}.nii.gz", image)
+        save(tmp_path / f"{case}_label.nii.gz", label)
+    training = [{"image": f"{c}.nii.gz", "label": f"{c}_label.nii.gz"} for c in "ab"]
+    content = {"modality": {"0": "T2", "1": "ADC"}, "labels": {"0": "background", "1": "lesion"}}
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "training": training}))
+    return tmp_path
+
+
+def read(folder, modalities=("T2", "ADC")):
+    fold_cases(folder, modalities, REGIONS, fold=0, num_folds=2, seed=0)
+
+
+def other_shape(task):
+    save(task / "a_label.nii.gz", np.ones((8, 8, 7), np.uint8))
+
+
+def other_place(task):
+    label = nib.load(task / "a_label.nii.gz")
+    affine = label.affine + np.array([[0, 0, 0, 5.0]] + [[0, 0, 0, 0]] * 3)
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.uint8), affine), task / "a_label.nii.gz")
+
+
+def not_finite(task):
+    image = np.ones((8, 8, 8, 2), np.float32)
+    image[1, 2, 3, 0] = np.nan
+    save(task / "a.nii.gz", image)
+
+
+def truncated(task):
+    whole = (task / "a.nii.gz").read_bytes()
+    (task / "a.nii.gz").write_bytes(whole[: len(whole) // 2])
+
+
+SPOILT = {
+    "channels; allowed are": lambda t: save(t / "a.nii.gz", np.ones((8, 8, 8, 3), np.float32)),
+    "found the shape": other_shape,
+    "found the affine": other_place,
+    "label values": lambda t: save(t / "a_label.nii.gz", np.full((8, 8, 8), 7, np.uint8)),
+    "non-finite": not_finite,
+    "damaged": truncated,
+    "no dataset.json": lambda t: (t / "dataset.json").unlink(),
+}
+
+
+def sentence_with(words):
+    (sentence,) = [s for s in SENTENCES if words in s]
+    return sentence
+
+
+@contextmanager
+def refused(words):
+    try:
+        yield
+    except (ValueError, FloatingPointError) as error:
+        assert fits(sentence_with(words), str(error)), str(error)  # noqa: PT017 (a pattern, once)
+    else:
+        pytest.fail("nothing was raised")
+
+
+TESTED = {*SPOILT}
+
+
+@pytest.mark.parametrize("words", SPOILT)
+def test_spoilt_task(task, words):
+    SPOILT[words](task)
+    with refused(words):
+        read(task)
+
+
+def covers(*words):
+    """Counts sentences as covered by the test below it."""
+    TESTED.update(words)
+    return lambda test: test
+
+
+@covers("no such folder")
+def test_missing_folder(tmp_path):
+    with refused("no such folder"):
+        read(tmp_path / "nowhere")
+
+
+@covers("modality '")
+def test_unknown_modality(task):
+    with refused("modality '"):
+        read(task, ("T2", "DWI"))
+
+
+@covers("single channel")
+def test_a_file_of_one_channel_in_a_plain_folder(tmp_path):
+    save(tmp_path / "a.nii.gz", np.ones((8, 8, 8), np.float32))
+    with refused("single channel"):
+        inference_cases(tmp_path, ["T2", "ADC"])
+
+
+@covers("validation: found")
+def test_more_processes_than_cases(monkeypatch):
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    with refused("validation: found"):
+        processes.check_shares([{"case": "a"}])
+
+
+@covers("none was given")
+def test_no_encoder(small_network, tmp_path):
+    with refused("none was given"):
+        start_encoder(small_network(), None)
+
+
+@covers("…: …; this network has …")
+def test_encoder_of_another_size(small_network, tmp_path):
+    torch.save(small_network(hidden_size=96).encoder.state_dict(), tmp_path / "vit.pt")
+    with refused("…: …; this network has …"):
+        load_encoder(small_network(), tmp_path / "vit.pt")
+
+
+@covers("no trained model", "other settings")
+def test_models(small_network, tmp_path):
+    with refused("no trained model"):
+        load_model(small_network(), tmp_path / "model.pt")
+    save_model(small_network(), tmp_path / "model.pt")
+    with refused("other settings"):
+        load_model(small_network(feature_size=4), tmp_path / "model.pt")
+
+
+@covers("another encoder")
+def test_adapter_of_another_encoder(small_network, tmp_path):
+    save_adapter(small_network(seed=0), tmp_path / "adapter.safetensors")
+    with refused("another encoder"):
+        load_adapter(small_network(seed=1), tmp_path / "adapter.safetensors")
+
+
+@covers("give --bundle_root")
+def test_no_bundle_near(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with refused("give --bundle_root"):
+        bundle_root("brats_lora32")
+
+
+@covers("mlflow")
+def test_tracking_without_mlflow(monkeypatch, tmp_path):
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    (tmp_path / "config.json").write_text("MLFlowHandler")
+    with refused("mlflow"):
+        tracking.check_tracking(str(tmp_path / "config.json"), tmp_path)
+
+
+@covers("DICOM series")
+def test_two_series_in_one_folder(write_image, tmp_path):
+    voxels = np.arange(64, dtype=np.int16).reshape(4, 4, 4)
+    for number in "12":
+        write_image(tmp_path / number, voxels, np.eye(4), uid=f"1.2.3.{number}")
+    for path in (tmp_path / "2").iterdir():
+        path.rename(tmp_path / "1" / f"other_{path.name}")
+    with refused("DICOM series"):
+        open_series(str(tmp_path / "1"))
+
+
+@covers("the loss is")
+def test_a_loss_that_is_no_number():
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    log = TrainingLog(validator=Engine(lambda engine, batch: None), regions=[], optimizer=optimizer)
+    engine = Engine(lambda engine, batch: [{"loss": torch.tensor(float("nan"))}])
+    log.attach(engine)
+    with refused("the loss is"):
+        engine.run([0], max_epochs=1)
+
+
+@covers("written by a run")
+def test_resumed_with_another_number_of_epochs(tmp_path):
+    validator = Engine(lambda engine, batch: None)
+    validator.state.best_metric, validator.state.best_metric_epoch = -1, -1
+    for epochs, resume in ((2, False), (3, True)):
+        trainer = Engine(lambda engine, batch: None)
+        LastCheckpoint(tmp_path, {}, validator, resume=resume).attach(trainer)
+        if resume:
+            with refused("written by a run"):
+                trainer.run([0], max_epochs=epochs)
+        else:
+            trainer.run([0], max_epochs=epochs)
+
+
+def test_every_sentence_of_the_page_is_tested():
+    assert {sentence_with(words) for words in TESTED} == set(SENTENCES)
