@@ -62,6 +62,8 @@ def join(device: str | torch.device) -> None:
         ValueError: if the process was not started by torchrun.
     """
     local, cuda = _started("LOCAL_RANK"), torch.device(device).type == "cuda"
+    if "SLURM_JOB_ID" in os.environ:  # where ignite 0.5.5 asks Slurm, whose task is the torchrun
+        os.environ["SLURM_LOCALID"] = str(local)
     if cuda:
         index = torch.device(device).index
         torch.cuda.set_device(local if index is None else index)
@@ -159,7 +161,7 @@ class _Sum(Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.clone()
         distributed.all_reduce(total)
         return total

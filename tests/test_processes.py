@@ -96,6 +96,28 @@ def test_seeds_of_runs_and_processes_do_not_meet(monkeypatch):
     assert all(0 <= seed < 2**32 for seed in seeds)  # what numpy takes
 
 
+SLURM = """
+import os
+import ignite.distributed as idist
+from lora_ext import processes
+
+local = int(os.environ["LOCAL_RANK"])
+os.environ["SLURM_JOB_ID"] = "4711"
+os.environ |= {"SLURM_LOCALID": "0"} if {given} else {}
+processes.join("cpu")
+assert idist.get_local_rank() == local == int(os.environ["LOCAL_RANK"])
+assert idist.get_nproc_per_node() == 2
+processes.leave()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [True, False], ids=["in_srun", "in_salloc"])
+def test_ignite_counts_processes_as_torchrun_does_inside_slurm_too(in_two_processes, given):
+    done = in_two_processes(SLURM.replace("{given}", str(given)))
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_error_of_rank_0_keeps_the_others_out(in_two_processes, tmp_path):
     started = time.monotonic()
     done = in_two_processes(

@@ -144,9 +144,10 @@ class Checks:
         experiment = client.get_experiment_by_name(BUNDLE)
         require(experiment is not None, f"no experiment {BUNDLE} in {database.name}")
         runs = client.search_runs([experiment.experiment_id])
-        metrics = sorted({name for run in runs for name in run.data.metrics})
+        require(len(runs) == 1, f"{len(runs)} runs, 1 is expected")
+        metrics = sorted(runs[0].data.metrics)
         require("val_pooled_dice" in metrics, f"metrics {metrics}")
-        return f"{len(runs)} run, metrics {', '.join(metrics)}"
+        return f"1 run, metrics {', '.join(metrics)}"
 
     def no_worse(self) -> str:
         """Two epochs at a high learning rate would spoil the model, were it not kept."""

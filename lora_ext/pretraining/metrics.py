@@ -63,7 +63,7 @@ class FixedMasks:
         self.before = torch.get_rng_state()
 
     def _fix(self, engine: Engine) -> None:
-        batch = engine.state.batch
+        batch: Any = engine.state.batch
         known = isinstance(batch, Mapping) and "case" in batch
         name = batch["case"] if known else engine.state.iteration
         torch.manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))

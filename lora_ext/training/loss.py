@@ -57,11 +57,15 @@ class RegionDiceCELoss(nn.Module):
             )
         logits, regions = _plain(logits), _plain(regions)
         cross_entropy = self.cross_entropy(logits, regions)
-        sums = compute_tp_fp_fn(logits.sigmoid(), regions, [0, 2, 3, 4], ord=1, soft_label=False)
+        hits, too_much, missed = compute_tp_fp_fn(
+            logits.sigmoid(), regions, [0, 2, 3, 4], ord=1, soft_label=False
+        )
         if logits.requires_grad:  # else this is no training step, and the others may not be in one
-            terms = sum_over_processes(torch.cat([*sums, cross_entropy.reshape(1)]))
-            sums, cross_entropy = terms[:-1].chunk(3), terms[-1] / count()
-        return self.dice_weight * _dice(*sums) + self.ce_weight * cross_entropy
+            terms = sum_over_processes(torch.cat([hits, too_much, missed, cross_entropy.reshape(1)]))
+            hits, too_much, missed = terms[:-1].chunk(3)
+            cross_entropy = terms[-1] / count()
+        dice = _dice(hits, too_much, missed)
+        return self.dice_weight * dice + self.ce_weight * cross_entropy
 
 
 def _plain(values: Tensor) -> Tensor:

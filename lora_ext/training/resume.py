@@ -56,18 +56,15 @@ class LastCheckpoint:
         """Restore everything from ``last.ckpt``, or say that there is none.
 
         Raises:
-            ValueError: if the run there was for another number of epochs, since its learning rate
-                schedule then does not fit, or if only some of several processes find ``last.ckpt``.
+            ValueError: if the run there was for another number of epochs or of steps per epoch,
+                since its learning rate schedule then does not fit, or if several processes find
+                different files.
         """
         state = self._read()
         if state is None:
             logger.info("nothing to resume in %s: starting anew", self.path.parent)
             return
-        if state["max_epochs"] != engine.state.max_epochs:
-            raise ValueError(
-                f"{self.path}: was written by a run of {state['max_epochs']} epochs; resume with "
-                f"--epochs {state['max_epochs']}, not {engine.state.max_epochs}"
-            )
+        self._check_schedule(state, engine)
         for name, thing in self.objects.items():
             thing.load_state_dict(state[name])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
@@ -87,6 +84,20 @@ class LastCheckpoint:
                 "allowed is one: give --ckpt_dir a folder that all machines share"
             )
         return state
+
+    def _check_schedule(self, state: dict[str, Any], engine: Engine) -> None:
+        if state["max_epochs"] != engine.state.max_epochs:
+            raise ValueError(
+                f"{self.path}: was written by a run of {state['max_epochs']} epochs; resume with "
+                f"--epochs {state['max_epochs']}, not {engine.state.max_epochs}"
+            )
+        steps = state["iteration"] // state["epoch"]
+        if steps != engine.state.epoch_length:
+            raise ValueError(
+                f"{self.path}: was written by a run of {steps} steps per epoch, this one has "
+                f"{engine.state.epoch_length}; resume with the same cases, --batch_size and number "
+                "of processes"
+            )
 
     def save(self, engine: Engine) -> None:
         """Write ``last.ckpt``, whole or not at all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,31 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from lora_ext.data.phantoms import write_phantoms
+
+# In a process of its own: sqlalchemy's warnings about mlflow would be errors in this one.
+READER = """
+import json, sys, mlflow
+client = mlflow.MlflowClient(tracking_uri=sys.argv[1])
+experiments = [e for e in client.search_experiments() if e.name != "Default"]
+def paths(run, folder=None):
+    for item in client.list_artifacts(run, folder):
+        yield from paths(run, item.path) if item.is_dir else [item.path]
+print(json.dumps([
+    {
+        "experiment": experiment.name,
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "params": run.data.params,
+        "artifacts": sorted(paths(run.info.run_id)),
+        "metrics": {
+            key: [[m.step, m.value] for m in client.get_metric_history(run.info.run_id, key)]
+            for key in run.data.metrics
+        },
+    }
+    for experiment in experiments
+    for run in client.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
+]))
+"""
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +90,15 @@ def monai_bundle(pytestconfig):
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def read_runs():
+    """A function that reads all runs of an MLflow store, the oldest first."""
+
+    def read(store):
+        command = [sys.executable, "-W", "ignore", "-c", READER, store]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    return read

@@ -215,6 +215,7 @@ def test_a_mark_at_a_known_place_in_the_patient_is_found_there(segment, cases, o
             assert np.linalg.norm(found - place, axis=1).max() < MARK_RADIUS + 2
 
 
+@pytest.mark.slow
 def test_workers_read_every_format_from_the_command_line(
     monai_bundle, bright_models, cases, root, tmp_path
 ):
@@ -241,59 +242,3 @@ def test_another_output_format_is_refused_before_any_file_is_read(segment, tmp_p
     assert str(user_error(caught.value)) == (
         "output_ext: found '.dcm'; allowed are .nii.gz, .nrrd, .mha"
     )
-
-
-def test_training_on_other_formats_gives_the_losses_and_the_report_of_nifti(
-    run_workflow, tasks, tmp_path, write_image
-):
-    """dataset.json lists NRRD and MetaImage, of images and labels, in any mix."""
-    other = rewritten(tasks["prostatex"], tmp_path / "other", write_image)
-    reports = []
-    for task in (tasks["prostatex"], other):
-        own = {"dataset_dir": str(task), **SETTINGS, "roi_size": [32, 32, 16], "spacing": [1.0] * 3}
-        training = {"epochs": 1, "crops_per_case": 1, "pretrained": "none", "num_folds": 2}
-        workflow = run_workflow(BUNDLE, "train", **own, **training)
-        loss = workflow.parser.get_parsed_content("train#trainer").state.output[0]["loss"]
-        run_workflow(BUNDLE, "evaluate", **own, num_folds=2)
-        report = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
-        reports.append({"loss": loss, **report["summary"]})
-    assert reports[0] == reports[1]
-
-
-def rewritten(task, out, write_image):
-    """Write a task again, every file in the next of several formats."""
-    content = json.loads((task / "dataset.json").read_text())
-    entries = content["training"]
-    formats = (".nrrd", ".mha", ".nii.gz", ".mhd", ".nhdr")
-    for i, entry in enumerate(entries):
-        for j, key in enumerate(("image", "label")):
-            image = nib.load(task / entry[key])
-            entry[key] = entry[key].replace(".nii.gz", formats[(i + j) % len(formats)])
-            write_image(out / entry[key], np.asarray(image.dataobj), image.affine)
-    (out / "dataset.json").write_text(json.dumps(content | {"test": []}))
-    return out
-
-
-@pytest.mark.slow
-def test_a_real_patient_is_segmented_alike_from_nifti_nrrd_and_dicom(
-    run_workflow, real_data, tmp_path, write_image
-):
-    own = SETTINGS | {"modalities": ["FLAIR", "t1gd"], "roi_size": [32] * 3, "spacing": [3.0] * 3}
-    training = {"epochs": 40, "val_interval": 40, "num_folds": 4, "cache_rate": 1.0}
-    run_workflow("brats_baseline", "train", dataset_dir=str(real_data), **own, **training)
-    image = nib.load(sorted((real_data / "imagesTr").iterdir())[0])
-    voxels, folder = np.asarray(image.dataobj), tmp_path / "real"
-    write_image(folder / "nifti.nii.gz", voxels, image.affine)
-    write_image(folder / "nrrd.nrrd", voxels, image.affine, compression=True)
-    for channel, name in enumerate(own["modalities"]):
-        uid = f"1.2.826.0.1.3680043.2.1125.{channel}"
-        write_image(folder / "dicom" / name, voxels[..., channel], image.affine, uid=uid)
-    run_workflow("brats_baseline", "infer", dataset_dir=str(folder), **own)
-    expected, affine = read_nifti(tmp_path / "infer" / "nifti.nii.gz")
-    np.testing.assert_allclose(affine, image.affine, atol=1e-5)
-    assert expected.shape == voxels.shape[:3]
-    assert np.count_nonzero(expected) > 10_000  # mm^3
-    for case in ("nrrd", "dicom"):
-        labels, own_affine = read_nifti(tmp_path / "infer" / f"{case}.nii.gz")
-        np.testing.assert_allclose(own_affine, affine, atol=1e-5)
-        np.testing.assert_array_equal(labels, expected)

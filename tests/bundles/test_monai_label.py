@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import monai.bundle
 import nibabel as nib
@@ -53,15 +55,14 @@ def model(bundle):
 
 
 @pytest.fixture
-def train(bundle, tasks):
-    """A function that trains as ``monailabel/tasks/train/bundle.py`` (0.8.5) does."""
+def request_round(bundle, tasks):
+    """A function that gives what ``monailabel/tasks/train/bundle.py`` (0.8.5) passes to MONAI."""
 
-    def run(epochs, labels=None, training=4):
+    def arguments(epochs, labels=None, training=4, **tracking):
         labels = tasks["prostatex"] / "labelsTr" if labels is None else labels
         images = sorted((tasks["prostatex"] / "imagesTr").iterdir())
         data = [{"image": str(path), "label": str(labels / path.name)} for path in images]
-        config = json.loads((bundle / "configs" / "train.json").read_text())
-        handlers = config["train"]["handlers"]
+        handlers = json.loads((bundle / "configs" / "train.json").read_text())["train"]["handlers"]
         if (bundle / "models" / "model.pt").is_file():
             loader = {
                 "_target_": "CheckpointLoader",
@@ -70,22 +71,30 @@ def train(bundle, tasks):
                 "strict": False,
             }
             handlers.insert(0, loader)
-        overrides = {
+        return {
+            "run_id": "run",
+            "init_id": None,
+            "final_id": None,
+            "meta_file": str(bundle / "configs" / "metadata.json"),
+            "config_file": str(bundle / "configs" / "train.json"),
             "bundle_root": str(bundle),
             "train#trainer#max_epochs": epochs,
             "train#dataset#data": data[:training],
             "device": "cpu",
             "train#handlers": handlers,
             "validate#dataset#data": data[training:],
+            **tracking,
         }
-        monai.bundle.run(
-            run_id="run",
-            init_id=None,
-            final_id=None,
-            meta_file=str(bundle / "configs" / "metadata.json"),
-            config_file=str(bundle / "configs" / "train.json"),
-            **overrides,
-        )
+
+    return arguments
+
+
+@pytest.fixture
+def train(request_round):
+    """A function that trains a round in this process, as MONAI Label does."""
+
+    def run(epochs, **choices):
+        monai.bundle.run(**request_round(epochs, **choices))
 
     return run
 
@@ -173,3 +182,20 @@ def test_round_without_a_case_to_validate_on_is_refused_before_it_starts(model, 
 def test_round_leaves_one_file_that_the_server_would_offer_as_a_model(model, train):
     train(epochs=1)
     assert [path.name for path in model.parent.glob("*.pt")] == ["model.pt"]
+
+
+@pytest.mark.slow
+def test_tracked_round_is_one_run_with_the_model_it_started_from_as_step_0(
+    model, request_round, read_runs, tmp_path
+):
+    arguments = request_round(epochs=2, tracking="mlflow", experiment_name=NAME)
+    (tmp_path / "round.json").write_text(json.dumps(arguments))
+    # In a process of its own: sqlalchemy's warnings about mlflow would be errors in this one.
+    code = "import json, sys, monai.bundle; monai.bundle.run(**json.load(open(sys.argv[1])))"
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, tmp_path / "round.json"], check=True
+    )
+    (run,) = read_runs(f"sqlite:///{model.parents[1]}/eval/mlruns.db")
+    assert (run["experiment"], run["status"]) == (NAME, "FINISHED")
+    assert [step for step, _ in run["metrics"]["val_pooled_dice"]] == [0, 1, 2]
+    assert len(run["metrics"]["train_loss"]) == 2 * 4

@@ -1,6 +1,5 @@
 """``--tracking mlflow`` from the command line, against a real SQLite store."""
 
-import json
 import re
 import subprocess
 import sys
@@ -30,37 +29,6 @@ FILES = {
     "evaluating": ["train", "evaluate"],
     "run": ["inference"],
 }
-# In a process of its own: sqlalchemy's warnings about mlflow would be errors in this one.
-READER = """
-import json, sys, mlflow
-client = mlflow.MlflowClient(tracking_uri=sys.argv[1])
-experiments = [e for e in client.search_experiments() if e.name != "Default"]
-def paths(run, folder=None):
-    for item in client.list_artifacts(run, folder):
-        yield from paths(run, item.path) if item.is_dir else [item.path]
-print(json.dumps([
-    {
-        "experiment": experiment.name,
-        "name": run.info.run_name,
-        "status": run.info.status,
-        "params": run.data.params,
-        "artifacts": sorted(paths(run.info.run_id)),
-        "metrics": {
-            key: [[m.step, m.value] for m in client.get_metric_history(run.info.run_id, key)]
-            for key in run.data.metrics
-        },
-    }
-    for experiment in experiments
-    for run in client.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
-]))
-"""
-
-
-def read_runs(store):
-    """All runs of a store, the oldest first."""
-    command = [sys.executable, "-W", "ignore", "-c", READER, store]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +52,7 @@ def finish(done):
 
 
 @pytest.fixture(scope="module")
-def segmentation(tracked, tasks, tmp_path_factory):
+def segmentation(tracked, read_runs, tasks, tmp_path_factory):
     """A training that is killed and resumed, its evaluation and an inference: runs and folder."""
     folder = tmp_path_factory.mktemp("tracked")
     data = SEGMENTATION | {"dataset_dir": tasks["brats"], "ckpt_dir": folder / "models"}
@@ -164,7 +132,9 @@ def is_config(path):
 
 
 @pytest.mark.slow
-def test_pretraining_is_tracked_too_and_a_run_that_fails_says_so(tracked, tmp_path, tasks):
+def test_pretraining_is_tracked_too_and_a_run_that_fails_says_so(
+    tracked, read_runs, tmp_path, tasks
+):
     """In MONAI's default store, mlruns.db in output_dir."""
     data = PRETRAINING | {"dataset_dir": tasks["brats"], "ckpt_dir": tmp_path / "models"}
     data["output_dir"] = tmp_path / "eval"

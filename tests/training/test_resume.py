@@ -82,6 +82,15 @@ def test_resuming_with_another_number_of_epochs_is_refused(tmp_path, small_netwo
         run(tmp_path, small_network(), build, resume=True, epochs=6)
 
 
+def test_resuming_with_another_number_of_steps_is_refused(tmp_path, small_network, build):
+    run(tmp_path, small_network(), build, stop=1)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    state["iteration"] *= 2  # as of a run with half the batch, or half as many processes
+    torch.save(state, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="of 4 steps per epoch, this one has 2; resume with"):
+        run(tmp_path, small_network(), build, resume=True)
+
+
 def test_checkpoint_opens_with_weights_only(tmp_path, small_network, build):
     run(tmp_path, small_network(), build, epochs=1)
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)

@@ -32,7 +32,7 @@ def baked_facts(name: str, network: dict[str, Any] | None, knobs: dict[str, Any]
 
     Raises:
         ValueError: for an unknown knob, one of another JSON type, one that contradicts `network`,
-            or regions of another number than the network's outputs.
+            regions of another number than the network's outputs, or labels without a name.
     """
     fixed = sorted(set(knobs) & set(FIXED))
     if fixed:
@@ -44,6 +44,7 @@ def baked_facts(name: str, network: dict[str, Any] | None, knobs: dict[str, Any]
     layers = {**packaged, "network.json": sizes, "knobs": knobs}
     facts = facts_of(name, layers, measured=network is None and not knobs)
     _check_network(network or {}, facts, plain)
+    _check_labels(facts)
     return facts
 
 
@@ -75,6 +76,17 @@ def _check_network(network: dict[str, Any], facts: dict[str, Any], plain: dict[s
         raise ValueError(
             f"network.json has regime {facts['regime']!r}, but {facts['bundle']} is for regime "
             f"{plain['regime']!r}; package the weights with a bundle of their regime"
+        )
+
+
+def _check_labels(facts: dict[str, Any]) -> None:
+    """Refuse regions of labels that the metadata would have no name for."""
+    unnamed = {str(label) for labels in facts["regions"].values() for label in labels}
+    unnamed -= facts["labels"].keys()
+    if unnamed:
+        raise ValueError(
+            f"regions {facts['regions']} have labels {sorted(unnamed)} that are not among "
+            f"{facts['labels']}; pass the --labels of your data, such as \"{{'1': 'tumour'}}\""
         )
 
 

@@ -80,15 +80,16 @@ def bundle_files(
     Raises:
         ValueError: for knobs that do not fit the weights or a bundle that takes none.
     """
-    network = _network(weights)
-    own = dict(_own_files(folder)) if folder else {}
-    name = _generated_name(own) if folder else str(bundle)
-    if name is not None:
-        rendered = render_bundle(baked_facts(name, network, knobs))
-        return name, own | {path: text.encode() for path, text in rendered.items()}
-    assert folder is not None
-    _check_given_configs(folder, own, network or {}, knobs)
-    return folder.name, own
+    network, own, name = _network(weights), dict[str, bytes](), str(bundle)
+    if folder is not None:
+        own = dict(_own_files(folder))
+        made = _generated_name(own)
+        if made is None:
+            _check_given_configs(folder, own, network or {}, knobs)
+            return folder.name, own
+        name = made
+    rendered = render_bundle(baked_facts(name, network, knobs))
+    return name, own | {path: text.encode() for path, text in rendered.items()}
 
 
 def package_files() -> dict[str, Path]:

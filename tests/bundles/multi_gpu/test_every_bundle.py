@@ -49,10 +49,10 @@ def test_every_bundle_trains_in_two_processes(root, tmp_path):
     for task in ("brats", "prostatex"):
         write_phantoms(task, tmp_path / "data" / task, cases=9, size=(32, 32, 16), test_cases=0)
     script = root / "tests" / "bundles" / "multi_gpu" / "every_bundle.py"
-    torchrun = [*(sys.executable, "-m", "torch.distributed.run"), "--standalone", "--nproc_per_node=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     places = [str(root / "bundles"), str(tmp_path / "data"), str(tmp_path)]
     done = subprocess.run(
-        [*torchrun, str(script), *places, *free_ports(len(NAMES) + 1)],
+        [*torchrun, "--nproc_per_node=2", str(script), *places, *free_ports(len(NAMES) + 1)],
         capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

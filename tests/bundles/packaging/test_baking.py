@@ -98,6 +98,11 @@ def test_what_was_measured_is_said_of_the_plain_bundle_alone(network, monkeypatc
             {},
             "out_channels 2, but the bundle has 3 regions.*pass the --regions",
         ),
+        (
+            {"out_channels": 1},
+            {"regions": {"liver": [7]}},
+            r"labels \['7'\] that are not among .*pass the --labels of your data",
+        ),
         ({"modalities": ["a"]}, {}, "in_channels 2, but the bundle has 1 modalities"),
         ({"regime": "frozen"}, {}, "regime 'frozen', but brats_lora32 is for regime 'lora'"),
         ({"blocks_down": [1, 2]}, {}, "network.json: unknown key 'blocks_down'"),
