@@ -61,7 +61,9 @@ class RegionDiceCELoss(nn.Module):
             logits.sigmoid(), regions, [0, 2, 3, 4], ord=1, soft_label=False
         )
         if logits.requires_grad:  # else this is no training step, and the others may not be in one
-            terms = sum_over_processes(torch.cat([hits, too_much, missed, cross_entropy.reshape(1)]))
+            terms = sum_over_processes(
+                torch.cat([hits, too_much, missed, cross_entropy.reshape(1)])
+            )
             hits, too_much, missed = terms[:-1].chunk(3)
             cross_entropy = terms[-1] / count()
         dice = _dice(hits, too_much, missed)
