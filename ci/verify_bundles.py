@@ -46,10 +46,6 @@ def main(bundle: Any = None, root: str = "bundles") -> None:
         bundle: one name or several, with commas; by default all.
         root: the folder of bundles.
     """
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message="parsing config_file")  # MONAI, at every config
-    warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch 2.13 on torch.jit
     names = check_set(Path(root))
     chosen = names if bundle is None else [bundle] if isinstance(bundle, str) else list(bundle)
     if unknown := set(chosen) - set(names):
@@ -65,5 +61,14 @@ def main(bundle: Any = None, root: str = "bundles") -> None:
         sys.exit(1)
 
 
+def quiet() -> None:
+    """Leave the console to the checks' own lines."""
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="parsing config_file")  # MONAI, at every config
+    warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch 2.13 on torch.jit
+
+
 if __name__ == "__main__":
+    quiet()
     fire.Fire(main)

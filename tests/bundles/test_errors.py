@@ -66,6 +66,7 @@ processes.leave()
 SENTENCE = re.compile(r"^error: .*$", re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["True", "processes.rank() == 0", "processes.rank() == 1"])
 def test_of_two_processes_one_is_heard_and_both_end(in_two_processes, who):
     done = in_two_processes(FAIL.format(who=who, what="read_task('/nowhere')"))
@@ -77,6 +78,7 @@ def test_of_two_processes_one_is_heard_and_both_end(in_two_processes, who):
     assert "traceback : error: /nowhere" in report  # torchrun's own, at the very end
 
 
+@pytest.mark.slow
 def test_traceback_of_another_error_comes_from_the_process_it_is_of(in_two_processes):
     done = in_two_processes(FAIL.format(who="processes.rank() == 1", what="int('seven')"))
     assert done.returncode == 1
