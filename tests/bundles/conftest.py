@@ -9,9 +9,26 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow
 
+from lora_ext import ChannelLoRAUNETR
+from lora_ext.bundles.generator import facts_of, render_bundle
 from lora_ext.data.phantoms import write_phantoms
+from lora_ext.weights import save_model
+
+SIZES = {"feature_size": 4, "hidden_size": 24, "mlp_dim": 32, "num_layers": 4, "num_heads": 2}
+SERVED = {
+    **SIZES,
+    "roi_size": [32, 32, 16],
+    "num_workers": 0,
+    "sw_overlap": 0.0,
+    "batch_size": 1,
+    "crops_per_case": 1,
+    "cache_rate": 1.0,
+    "val_interval": 1,
+    "learning_rate": 0.02,
+}
 
 # In a process of its own: sqlalchemy's warnings about mlflow would be errors in this one.
 READER = """
@@ -47,6 +64,27 @@ def tasks(tmp_path_factory) -> dict[str, Path]:
         task: write_phantoms(task, folder / task, cases=5, size=(48, 48, 24), test_cases=1)
         for task in ("brats", "prostatex")
     }
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    """A `prostatex_lora16` that holds its knobs itself, since MONAI Label passes no flags."""
+    folder = tmp_path / "app" / "model" / "prostatex_lora16"
+    for path, text in render_bundle(facts_of(folder.name, {"test": SERVED})).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def model(bundle) -> Path:
+    """A network as `bundle` builds it, its file in the bundle."""
+    torch.manual_seed(0)
+    network = ChannelLoRAUNETR(
+        2, 2, (32, 32, 16), regime="lora", lora_rank=16, modalities=["T2", "ADC"], **SIZES
+    )
+    save_model(network, bundle / "models" / "model.pt")
+    return bundle / "models" / "model.pt"
 
 
 @pytest.fixture

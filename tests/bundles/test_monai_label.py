@@ -9,49 +9,16 @@ import monai.bundle
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from lora_ext import ChannelLoRAUNETR
-from lora_ext.bundles.generator import bundle_facts, facts_of, render_bundle
+from lora_ext.bundles.generator import bundle_facts
 from lora_ext.data import read_task
 from lora_ext.data.regions import own_labels
-from lora_ext.weights import save_encoder, save_model
+from lora_ext.weights import save_encoder
 
 FACTS = bundle_facts()
 SIZES = {"feature_size": 4, "hidden_size": 24, "mlp_dim": 32, "num_layers": 4, "num_heads": 2}
-KNOBS = {
-    **SIZES,
-    "roi_size": [32, 32, 16],
-    "num_workers": 0,
-    "sw_overlap": 0.0,
-    "batch_size": 1,
-    "crops_per_case": 1,
-    "cache_rate": 1.0,
-    "val_interval": 1,
-    "learning_rate": 0.02,
-}
 NAME = "prostatex_lora16"
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    """A bundle that holds its knobs itself, since MONAI Label passes no flags."""
-    folder = tmp_path / "app" / "model" / NAME
-    for path, text in render_bundle(facts_of(NAME, {"test": KNOBS})).items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text)
-    return folder
-
-
-@pytest.fixture
-def model(bundle):
-    """A network as `bundle` builds it, and its file in the bundle."""
-    torch.manual_seed(0)
-    network = ChannelLoRAUNETR(
-        2, 2, (32, 32, 16), regime="lora", lora_rank=16, modalities=["T2", "ADC"], **SIZES
-    )
-    save_model(network, bundle / "models" / "model.pt")
-    return bundle / "models" / "model.pt"
 
 
 @pytest.fixture

@@ -6,41 +6,7 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from monai.bundle import ConfigParser
-
-from lora_ext import ChannelLoRAUNETR
-from lora_ext.bundles.generator import facts_of, render_bundle
-from lora_ext.weights import save_model
-
-NAME = "prostatex_lora16"
-SIZES = {"feature_size": 4, "hidden_size": 24, "mlp_dim": 32, "num_layers": 4, "num_heads": 2}
-KNOBS = {
-    **SIZES,
-    "roi_size": [32, 32, 16],
-    "num_workers": 0,
-    "sw_overlap": 0.0,
-    "batch_size": 1,
-    "crops_per_case": 1,
-    "cache_rate": 1.0,
-    "val_interval": 1,
-    "learning_rate": 0.02,
-}
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    """A bundle that holds its knobs itself, and a model to go on from."""
-    folder = tmp_path / "app" / "model" / NAME
-    for path, text in render_bundle(facts_of(NAME, {"test": KNOBS})).items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text)
-    torch.manual_seed(0)
-    network = ChannelLoRAUNETR(
-        2, 2, (32, 32, 16), regime="lora", lora_rank=16, modalities=["T2", "ADC"], **SIZES
-    )
-    save_model(network, folder / "models" / "model.pt")
-    return folder
 
 
 def train(bundle, task, epochs):
@@ -81,15 +47,17 @@ def train(bundle, task, epochs):
 
 
 @pytest.mark.slow
-def test_round_on_two_processes_improves_the_model_and_the_next_starts_from_it(bundle, tasks):
-    before = (bundle / "models" / "model.pt").read_bytes()
+def test_round_on_two_processes_improves_the_model_and_the_next_starts_from_it(
+    bundle, model, tasks
+):
+    before = model.read_bytes()
     first = train(bundle, tasks["prostatex"], epochs=3)
     assert first.returncode == 0, first.stderr
     assert first.stdout.count("3 training cases, 2 validation cases") == 1
     dice = validated(first.stdout)
     assert list(dice) == [0, 1, 2, 3]
     assert max(dice.values()) > dice[0]
-    assert (bundle / "models" / "model.pt").read_bytes() != before
+    assert model.read_bytes() != before
     second = train(bundle, tasks["prostatex"], epochs=1)
     assert validated(second.stdout)[0] == pytest.approx(max(dice.values()), abs=1e-4)
 
