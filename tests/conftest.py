@@ -62,7 +62,7 @@ def in_two_processes(tmp_path):
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         return subprocess.run(
             [*torchrun, "--nproc_per_node=2", "script.py"],
-            capture_output=True, text=True, check=False, timeout=200, cwd=tmp_path,
+            capture_output=True, encoding="utf-8", check=False, timeout=200, cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 

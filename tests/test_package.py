@@ -35,7 +35,7 @@ def test_bad_input_ends_the_command_line_with_one_sentence(tmp_path):
         "--out",
         str(tmp_path / "x"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "liver" in done.stderr

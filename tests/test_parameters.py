@@ -60,12 +60,16 @@ def test_report_counts_what_torch_counts(small_network):
 
 def test_command_prints_the_same_integers_as_json(table, root):
     command = [sys.executable, "-m", "lora_ext", "params", "--json"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
+    out = subprocess.run(
+        command, capture_output=True, encoding="utf-8", check=True, cwd=root
+    ).stdout
     assert json.loads(out) == table
 
 
 def test_command_prints_a_table_with_the_papers_cells(root):
     command = [sys.executable, "-m", "lora_ext", "params"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
+    out = subprocess.run(
+        command, capture_output=True, encoding="utf-8", check=True, cwd=root
+    ).stdout
     assert "62.835" in out
     assert "157.35" in out

@@ -67,5 +67,5 @@ def peak_memory(device: torch.device) -> float:
 def in_own_process(*arguments: str) -> dict[str, float]:
     """Run ``benchmark.py --child ...`` and read the JSON of its last line."""
     command = [sys.executable, sys.argv[0], "--child", *arguments]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
     return json.loads(output.strip().splitlines()[-1])

@@ -124,7 +124,7 @@ def monai_bundle(pytestconfig):
             silent = subprocess.DEVNULL
             return subprocess.Popen(command, cwd=cwd, env=environment, stdout=silent, stderr=silent)
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=cwd, env=environment
+            command, capture_output=True, encoding="utf-8", check=False, cwd=cwd, env=environment
         )
 
     return run
@@ -136,7 +136,7 @@ def read_runs():
 
     def read(store):
         command = [sys.executable, "-W", "ignore", "-c", READER, store]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
         return json.loads(done.stdout)
 
     return read

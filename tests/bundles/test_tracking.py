@@ -165,7 +165,7 @@ def test_without_mlflow_the_run_ends_with_one_sentence(root, tmp_path):
         sys.executable, "-c", hidden, "run", "--config_file", str(config), "--tracking", "mlflow",
         "--output_dir", str(tmp_path / "eval"), "--dataset_dir", "/nowhere",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=root)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-2].startswith("error: --tracking: found no package mlflow")
     assert "Traceback" not in done.stderr

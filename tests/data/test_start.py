@@ -75,7 +75,7 @@ def test_two_runs_may_want_the_same_missing_phantoms_at_once(tmp_path):
     both = [
         subprocess.Popen(
             [sys.executable, "-c", AT_ONCE, str(number)],
-            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
         )
         for number in range(2)
     ]  # fmt: skip

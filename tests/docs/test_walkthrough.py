@@ -24,7 +24,7 @@ def test_walkthrough_runs_from_start_to_end(root, tmp_path):
     shutil.copytree(root / "docs", tmp_path / "docs")
     run = subprocess.run(
         [sys.executable, str(root / "ci/walkthrough.py")],
-        cwd=tmp_path, capture_output=True, text=True, timeout=900,
+        cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=900,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
     check_outputs(nbformat.read(tmp_path / "walkthrough/walkthrough.ipynb", as_version=4))

@@ -23,7 +23,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def page_faults(mode):
-    run = subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", FAULTS, mode], capture_output=True, encoding="utf-8"
+    )
     if run.returncode == 77:
         pytest.skip("this C library is not glibc")
     assert run.returncode == 0, run.stderr

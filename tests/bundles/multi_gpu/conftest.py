@@ -101,5 +101,5 @@ def start(processes, configs, values, folder):
     }
     return subprocess.run(
         [*command, "training", "--config_file", files, *flags],
-        capture_output=True, text=True, check=False, timeout=300, env={**os.environ, **env},
+        capture_output=True, encoding="utf-8", check=False, timeout=300, env={**os.environ, **env},
     )  # fmt: skip

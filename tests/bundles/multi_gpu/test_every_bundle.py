@@ -53,7 +53,7 @@ def test_every_bundle_trains_in_two_processes(root, tmp_path):
     places = [str(root / "bundles"), str(tmp_path / "data"), str(tmp_path)]
     done = subprocess.run(
         [*torchrun, "--nproc_per_node=2", str(script), *places, *free_ports(len(NAMES) + 1)],
-        capture_output=True, text=True, check=False, timeout=600,
+        capture_output=True, encoding="utf-8", check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     one, two = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))

@@ -49,7 +49,7 @@ def submit(root, tmp_path):
         inherited = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
         return subprocess.run(
             ["bash", str(root / "docs" / "slurm_train.sh"), *map(str, arguments)],
-            capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path,
+            capture_output=True, encoding="utf-8", check=False, timeout=300, cwd=tmp_path,
             env={**inherited, **paths, **variables},
         )  # fmt: skip
 

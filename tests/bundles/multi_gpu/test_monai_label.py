@@ -41,7 +41,7 @@ def train(bundle, task, epochs):
         *("--logging_file", str(configs / "logging.conf"), "--tracking", "None"),
     ]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=300,
+        command, capture_output=True, encoding="utf-8", check=False, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 

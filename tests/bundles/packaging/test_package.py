@@ -43,7 +43,7 @@ def bare():
         paths = os.pathsep.join(map(str, [*more_paths, SITE]))
         done = subprocess.run(
             [sys.executable, "-S", *map(str, arguments)],
-            capture_output=True, text=True, check=False, cwd=cwd,
+            capture_output=True, encoding="utf-8", check=False, cwd=cwd,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         return done

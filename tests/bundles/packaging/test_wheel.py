@@ -34,6 +34,6 @@ def test_wheel_holds_the_package_with_its_data_and_repeats_byte_for_byte(root, t
     verb = [sys.executable, "-S", "-c", "import lora_ext; print(lora_ext.__file__)"]
     environment = {"PYTHONPATH": str(target)}
     done = subprocess.run(
-        verb, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
+        verb, capture_output=True, encoding="utf-8", check=True, env=environment, cwd=tmp_path
     )
     assert done.stdout.strip() == str(target / "lora_ext" / "__init__.py")
