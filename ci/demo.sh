@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a picture: environment, phantoms, pre-training, training, evaluation, inference.
-# Everything lands in demo/. README.md says how long it took.
+# Everything lands in demo/. docs/measured.md says how long it took.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ci/environment.sh run

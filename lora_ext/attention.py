@@ -2,7 +2,7 @@
 
 `scaled_dot_product_attention` never holds the attention matrix. On a CPU that saves nothing worth
 having at a few hundred tokens, and its backward pass takes 2.5 times as long as the plain products'
-(README, "Fast and lean"); so they are used there, where a gradient is wanted.
+(docs/performance.md); so they are used there, where a gradient is wanted.
 """
 
 # No `from __future__ import annotations` here: TorchScript reads the annotations.

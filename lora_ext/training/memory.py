@@ -2,7 +2,7 @@
 
 glibc gives every large block back to the system when it is freed and asks for it anew. The system
 then clears each page at its first touch. A training step frees and asks for the same gigabytes
-over and over, so on a CPU much of its time can go into that (README, "Fast and lean").
+over and over, so on a CPU much of its time can go into that (docs/performance.md).
 """
 
 from __future__ import annotations
