@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from lora_ext.files import whole_file
-from lora_ext.record import KNOBS, misfit, with_record
+from lora_ext.record import misfit, with_record
 from lora_ext.weights.reading import read_tensors
 
 
@@ -69,6 +69,3 @@ def load_model(network: Configured, path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"{path}: does not fit this network, which has {network.config}: {' '.join(lines)}"
         ) from error
-
-
-__all__ = ["KNOBS", "Configured", "load_model", "save_model"]
