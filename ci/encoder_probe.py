@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from lora_ext import ChannelLoRAUNETR, load_encoder
-from lora_ext.encoder import PATCH_SIZE
+from lora_ext.networks.encoder import PATCH_SIZE
 
 RIDGES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
 Case = tuple[Tensor, Tensor]  # features (N, 4 * C * hidden) and shares of the regions (N, R)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ChannelLoRAUNETR": "lora_ext.unetr",
-    "parameter_report": "lora_ext.parameters",
+    "ChannelLoRAUNETR": "lora_ext.networks",
+    "parameter_report": "lora_ext.networks",
     "load_encoder": "lora_ext.weights",
     "load_model": "lora_ext.weights",
     "save_adapter": "lora_ext.weights",
@@ -21,7 +21,8 @@ _HOMES = {
 }
 # A bundle's expressions reach these as attributes: MONAI's "imports" binds whole names only.
 _SUBPACKAGES = (
-    "bundles", "data", "evaluation", "pretraining", "processes", "training", "weights",
+    "acceleration", "bundles", "data", "evaluation", "images", "networks", "phantoms",
+    "pretraining", "training", "weights",
 )  # fmt: skip
 __all__ = [
     "ChannelLoRAUNETR",
@@ -33,8 +34,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lora_ext.parameters import parameter_report
-    from lora_ext.unetr import ChannelLoRAUNETR
+    from lora_ext.networks import ChannelLoRAUNETR, parameter_report
     from lora_ext.weights import load_adapter, load_encoder, load_model, save_adapter
 
 

@@ -16,7 +16,7 @@ def params(json: bool = False) -> None:
     Args:
         json: print JSON, with exact integers, in place of the table.
     """
-    from lora_ext.parameters import format_table, parameter_table
+    from lora_ext.bundles.parameter_table import format_table, parameter_table
 
     table = parameter_table()
     print(_dump(table) if json else format_table(table))
@@ -40,7 +40,7 @@ def phantom(
         size: voxels along each axis, such as 128,128,48.
         test_cases: number of cases without labels.
     """
-    from lora_ext.data.phantoms import write_phantoms
+    from lora_ext.phantoms import write_phantoms
 
     print(write_phantoms(task, out, cases=cases, seed=seed, size=size, test_cases=test_cases))
 
@@ -100,7 +100,7 @@ def package(bundle: str, out: str, models: str | None = None, **knobs: Any) -> N
         **knobs: settings to bake in, such as --spacing "[1.0,1.0,2.0]"; sizes of trained weights
             are known from network.json.
     """
-    from lora_ext.bundles.packaging import package_bundle
+    from lora_ext.bundles.package import package_bundle
 
     packed = package_bundle(bundle, out, models, **knobs)
     weights = "with trained weights" if packed.trained else "without trained weights"
@@ -127,7 +127,7 @@ def overlay(
         channel: index of the image channel to show.
     """
     from lora_ext.bundles.generator import bundle_facts
-    from lora_ext.evaluation import overlay_from_files
+    from lora_ext.figures import overlay_from_files
 
     regions = bundle_facts()[bundle]["regions"]
     print(overlay_from_files(image, truth, prediction, regions, out, channel=channel))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarking.sizes import Sizes
 from lora_ext import ChannelLoRAUNETR
-from lora_ext.lora import ChannelLoRALinear
+from lora_ext.networks.lora import ChannelLoRALinear
 
 TARGETS = ["out_proj", "linear1"]
 

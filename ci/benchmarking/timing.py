@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from lora_ext.training import keep_freed_memory
+from lora_ext.acceleration import keep_freed_memory
 
 
 def synchronise(device: torch.device) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from lora_ext.data.phantoms import write_phantoms
-from lora_ext.lora import ChannelLoRALinear
-from lora_ext.weights.models import save_model
+from lora_ext.networks.lora import ChannelLoRALinear
+from lora_ext.phantoms import write_phantoms
+from lora_ext.weights.model import save_model
 
 SCHEMA = Path(__file__).parents[2] / "tests" / "bundles" / "meta_schema.json"
 IGNORED = shutil.ignore_patterns("models", "eval", "__pycache__")

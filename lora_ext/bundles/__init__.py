@@ -1,6 +1,5 @@
-"""The bundles: their one source, the generator that writes them, and what a run needs of them."""
+"""The bundles: their one source, the generator that writes them, and what starts a run of them."""
 
-from lora_ext.bundles.errors import plain_errors
-from lora_ext.bundles.location import bundle_root
+from lora_ext.bundles.start import bundle_root, plain_errors, start
 
-__all__ = ["bundle_root", "plain_errors"]
+__all__ = ["bundle_root", "plain_errors", "start"]

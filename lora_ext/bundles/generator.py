@@ -5,8 +5,9 @@ a key that the base has, by a value of the same JSON type. The pre-training bund
 the same base. What was measured of a bundle is one more layer. A fact that is a text may hold other
 facts. The templates under ``source/templates`` are the files of a bundle, those that all
 bundles share and those of its kind; ``${fact}`` in them stands for a fact: alone in a JSON string
-it becomes the fact's JSON value, inside a text it becomes text. Everything is written again every
-time. Needs the standard library alone, so it is instantaneous.
+it becomes the fact's JSON value, inside a text it becomes text. What several configs have in common
+is a fragment, spliced into their lists. Everything is written again every time. Needs the standard
+library alone, so it is instantaneous.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lora_ext.bundles.settings import settings_table
 from lora_ext.files import whole_file
 
 SOURCE = Path(__file__).parent / "source"
@@ -26,6 +28,9 @@ RUN_TIME_FOLDERS = ("models", "eval", "__pycache__")  # made by runs, not commit
 MEASURED = "measured.json"  # by bundle name: eval_metrics, performance, memory
 WIDTH = 100  # characters of a line of generated JSON
 FACT = re.compile(r"\$\{(\w+)\}")
+FRAGMENT = (
+    "_fragment_"  # in a template's list: a file of fragments/, with the facts beside the name
+)
 
 
 def bundle_facts() -> dict[str, dict[str, Any]]:
@@ -169,7 +174,7 @@ def lay_out(node: Any, indent: str = "") -> str:
     """JSON for people: what fits on a line stays on one, objects inside lists excepted."""
     line = json.dumps(node, ensure_ascii=False)
     nested = isinstance(node, list) and any(isinstance(value, dict) for value in node)
-    short = len(indent) + len(line) <= WIDTH and not nested and "_target_" not in line
+    short = len(indent) + len(line) <= WIDTH and not nested
     if not isinstance(node, (dict, list)) or not node or (short and indent):
         return line
     inner = indent + "    "
@@ -197,6 +202,7 @@ def _derived(name: str, facts: dict[str, Any]) -> dict[str, Any]:
     """Facts that follow from others."""
     return {
         "bundle": name,
+        "settings_table": settings_table(facts["kind"], facts),
         "num_channels": len(facts["modalities"]),
         "num_regions": len(facts["regions"]),
         "patch_grid": [size // 16 for size in facts["roi_size"]],
@@ -219,14 +225,23 @@ def _table(metrics: dict[str, Any]) -> str:
 
 def _fill(node: Any, facts: dict[str, Any], where: Path) -> Any:
     """Fill a JSON tree: a string that is one ``${fact}`` becomes the fact's value."""
+    if _is_fragment(node):
+        path = SOURCE / "fragments" / f"{node[FRAGMENT]}.json"
+        return _fill(json.loads(path.read_text(encoding="utf-8")), {**facts, **node}, path)
     if isinstance(node, dict):
         return {key: _fill(value, facts, where) for key, value in node.items()}
     if isinstance(node, list):
-        return [_fill(value, facts, where) for value in node]
+        filled = [(value, _fill(value, facts, where)) for value in node]
+        parts = [new if _is_fragment(value) else [new] for value, new in filled]
+        return [value for part in parts for value in part]
     if not isinstance(node, str):
         return node
     whole = FACT.fullmatch(node)
     return _look_up(whole[1], facts, where) if whole else _fill_text(node, facts, where)
+
+
+def _is_fragment(node: Any) -> bool:
+    return isinstance(node, dict) and FRAGMENT in node
 
 
 def _fill_text(text: str, facts: dict[str, Any], where: Path) -> str:

@@ -23,7 +23,7 @@ def fold_cases(
     *,
     fold: int,
     num_folds: int,
-    seed: int,
+    split_seed: int,
     training_cases: int | None = None,
     record: str | os.PathLike[str] | None = None,
 ) -> dict[str, list[Item]]:
@@ -38,7 +38,7 @@ def fold_cases(
         regions: labels of each region.
         fold: which fold validates, 0 .. num_folds - 1.
         num_folds: number of folds.
-        seed: seed of the split, and of the draw of training cases.
+        split_seed: seed of the split, and of the draw of training cases.
         training_cases: how many of the fold's training cases to keep, see `draw_training_cases`;
             None keeps all. The validation cases stay the same.
         record: JSON file that remembers which files passed the checks.
@@ -53,8 +53,8 @@ def fold_cases(
     channels = task.channel_indices(modalities)
     check_regions(regions, task.labels)
     items = {case.name: _item(case, channels) for case in task.training}
-    names, validation = split_fold(items, fold, num_folds, seed)
-    training = draw_training_cases(names, training_cases, seed)
+    names, validation = split_fold(items, fold, num_folds, split_seed)
+    training = draw_training_cases(names, training_cases, split_seed)
     kept = [items[name] for name in (*training, *validation)]
     check_cases(kept, channel_names=task.channels, label_values=task.labels, record=record)
     return {"training": kept[: len(training)], "validation": kept[len(training) :]}

@@ -12,14 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 from tqdm import tqdm
 
-from lora_ext.data.formats import case_name
-from lora_ext.data.image_file import ImageFile, check_same_grid
-from lora_ext.data.images import files_of, open_image
 from lora_ext.files import whole_file
-from lora_ext.processes import rank_zero_first
+from lora_ext.images.image_file import ImageFile, case_name, check_same_grid
+from lora_ext.images.reader import files_of, open_image
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def check_cases(
             value that is not allowed.
     """
     values = None if label_values is None else sorted(set(label_values))
-    with rank_zero_first():
+    with idist.one_rank_first():
         _check_unrecorded(items, tuple(channel_names), values, record)
 
 

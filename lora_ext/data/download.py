@@ -1,15 +1,285 @@
-"""Medical Segmentation Decathlon tasks from the network: resumed, checked, extracted."""
+"""Archives that come from elsewhere: their checksum, the room they need, safe extraction.
+
+One large file over HTTP: resumed after a broken connection, checked, whole or not at all.
+
+What has come lies in ``<archive>.part``, and the version of the server's file that it belongs to
+in ``<archive>.part.version``, so that two versions are never glued together.
+
+Medical Segmentation Decathlon tasks from the network: resumed, checked, extracted.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import http.client
+import logging
 import re
 import shlex
-from collections.abc import Sequence
-from pathlib import Path
+import shutil
+import ssl
+import tarfile
+import time
+from collections.abc import Callable, Sequence
+from email.message import Message
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
-from lora_ext.data.archives import check_md5, extract_folder
-from lora_ext.data.fetch import WAITS, fetch
+from tqdm import tqdm
+
 from lora_ext.data.task import read_task
+from lora_ext.files import whole_file
+
+CHUNK = 1 << 16  # bytes read at a time
+HIDDEN = ("._", "__MACOSX")  # what macOS adds to an archive
+BAR: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "mininterval": 0.5}
+
+
+def check_md5(archive: Path, expected: str, source: str) -> None:
+    """Compare a file's checksum with the published one; a file that differs is removed.
+
+    Args:
+        archive: the file.
+        expected: MD5 as 32 hexadecimal digits.
+        source: where the file came from, for the message.
+
+    Raises:
+        ValueError: the checksum differs.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    size = archive.stat().st_size
+    with (
+        archive.open("rb") as file,
+        tqdm(total=size, desc=f"checking {archive.name}", **BAR) as bar,
+    ):
+        while block := file.read(CHUNK):
+            digest.update(block)
+            bar.update(len(block))
+    if digest.hexdigest() != expected:
+        archive.unlink()
+        raise ValueError(
+            f"{source}: found a file of {size} bytes with MD5 {digest.hexdigest()}; allowed is "
+            f"MD5 {expected}; the file is removed, so that the next download starts clean"
+        )
+
+
+def check_space(folder: Path, needed: int, purpose: str) -> None:
+    """Check that a disk has room.
+
+    Args:
+        folder: a folder on the disk.
+        needed: bytes that will be written.
+        purpose: what they are, for the message.
+
+    Raises:
+        ValueError: fewer bytes are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ValueError(
+            f"{folder}: found {_readable(free)} of free disk space; {purpose} needs "
+            f"{_readable(needed)}"
+        )
+
+
+def extract_folder(
+    archive: Path, folder: Path, *, check: Callable[[Path], object] = lambda _: None
+) -> None:
+    """Extract the one folder of a tar archive, whole or not at all.
+
+    Every member's name and kind is checked before the first byte is written; only files and
+    folders are let through, since a link is what tricks extraction filters. Files that macOS adds
+    are left out. The members go into a hidden folder beside `folder`, which is then renamed.
+
+    Args:
+        archive: a tar archive that holds a folder of `folder`'s name.
+        folder: the folder to make; it must be absent or empty.
+        check: is called with the extracted folder before the renaming; may raise.
+
+    Raises:
+        ValueError: the archive is no tar file, is cut off, has a member that would leave `folder`'s
+            parent, a link or a device, or lacks the folder; or the disk is too small.
+    """
+    draft = folder.with_name(f".{folder.name}.extracting")
+    shutil.rmtree(draft, ignore_errors=True)  # left by a killed run
+    draft.mkdir(parents=True)
+    try:
+        with tarfile.open(archive) as tar:
+            members = _safe_members(tar, archive)
+            size = sum(member.size for member in members)
+            check_space(draft.parent, size, f"extracting {archive.name}")
+            _write(tar, members, draft, tqdm(total=size, desc=f"extracting {archive.name}", **BAR))
+        if not (draft / folder.name).is_dir():
+            raise ValueError(f"{archive}: found no folder {folder.name}; the archive must hold it")
+        check(draft / folder.name)
+        (draft / folder.name).replace(folder)
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f"{archive}: found no sound tar archive ({error})") from error
+    finally:
+        shutil.rmtree(draft)
+
+
+def _write(tar: tarfile.TarFile, members: list[tarfile.TarInfo], draft: Path, bar: tqdm) -> None:
+    # Python's own filter as a second lock; patch releases before June 2023 lack it.
+    tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+    with bar:
+        for member in members:
+            tar.extract(member, draft)
+            bar.update(member.size)
+
+
+def _safe_members(tar: tarfile.TarFile, archive: Path) -> list[tarfile.TarInfo]:
+    members = tar.getmembers()
+    for member in members:
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or ".." in path.parts:
+            found, allowed = "a path that leaves the folder", "paths inside it"
+        elif not (member.isfile() or member.isdir()):
+            target = f" to {member.linkname}" if member.issym() or member.islnk() else ""
+            found, allowed = f"a link or device{target}", "files and folders"
+        else:
+            continue
+        raise ValueError(f"{archive}: found the member {member.name!r}, {found}; allowed {allowed}")
+    return [
+        member
+        for member in members
+        if not any(part.startswith(HIDDEN) for part in PurePosixPath(member.name).parts)
+    ]
+
+
+def _readable(size: int) -> str:
+    return tqdm.format_sizeof(size, "B", 1024)
+
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT = 30.0  # seconds without a byte
+WAITS = (1.0, 2.0, 5.0, 10.0, 20.0)  # seconds before each new try
+TRY_AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP states that pass
+DROPPED = (URLError, ConnectionError, TimeoutError, http.client.HTTPException, ssl.SSLError)
+
+
+def fetch(url: str, archive: Path, md5: str, *, waits: Sequence[float] = WAITS) -> None:
+    """Download a file over HTTP, going on from ``<archive>.part`` if that is there.
+
+    Args:
+        url: address of the file.
+        archive: the file to write; it appears once it is complete and its checksum is right.
+        md5: the expected MD5, 32 hexadecimal digits.
+        waits: seconds to wait before each new try; tries that got further start the count anew.
+
+    Raises:
+        ValueError: the server refuses, the checksum differs, or the disk is too small.
+        ConnectionError: the connection dropped more often than `waits` allows.
+    """
+    part, version = _beside(archive)
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            _receive(url, archive)
+            break
+        except DROPPED as error:
+            failures = 1 if _size(part) > before else failures + 1
+            if failures > len(waits):
+                raise ConnectionError(
+                    f"{url}: the connection dropped ({error}) with {_size(part)} bytes in {part}; "
+                    "run the same command again to go on from there"
+                ) from error
+        logger.warning("connection dropped; next try in %g s", waits[failures - 1])
+        time.sleep(waits[failures - 1])
+    version.unlink(missing_ok=True)
+    check_md5(part, md5, url)
+    part.replace(archive)
+
+
+def _beside(archive: Path) -> tuple[Path, Path]:
+    """The partial download, and the version of the server's file that it was begun from."""
+    part = archive.with_name(f"{archive.name}.part")
+    return part, part.with_name(f"{part.name}.version")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _receive(url: str, archive: Path) -> None:
+    """Ask once for what is missing, and append it to the partial download."""
+    part, version = _beside(archive)
+    have = _size(part)
+    known = version.read_text(encoding="utf-8") if have and version.exists() else None
+    try:
+        response = urlopen(_request(url, have, known), timeout=TIMEOUT)
+    except HTTPError as error:
+        with error:
+            if error.code == 416 and have:
+                if _content_range(error.headers) == (None, have):
+                    return  # nothing was missing
+                part.unlink()
+                return _receive(url, archive)
+            if error.code in TRY_AGAIN:
+                raise ConnectionError(f"HTTP {error.code} {error.reason}") from error
+            raise ValueError(f"{url}: found HTTP {error.code} ({error.reason})") from error
+    with response:
+        if have and response.status == 206 and _goes_on(response.headers, have, known):
+            return _append(response, archive, have)
+        part.unlink(missing_ok=True)  # first, so that no old part meets a new version
+        if not have or response.status != 206:
+            return _append(response, archive, 0)
+    return _receive(url, archive)  # another part of the file than asked for
+
+
+def _request(url: str, have: int, known: str | None) -> Request:
+    request = Request(url, headers={"User-Agent": "lora_ext"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        if known:
+            request.add_header("If-Range", known)
+    return request
+
+
+def _append(response: Any, archive: Path, have: int) -> None:
+    length = response.headers.get("Content-Length")
+    total = _content_range(response.headers)[1] or (have + int(length) if length else None)
+    part, version = _beside(archive)
+    if total is not None:
+        check_space(part.parent, 2 * total - have, f"{archive.name}, packed and extracted,")
+    if not have:
+        _remember(version, response.headers)
+    bar = tqdm(total=total, initial=have, desc=f"downloading {archive.name}", **BAR)
+    with part.open("ab") as file, bar:
+        while block := response.read(CHUNK):
+            file.write(block)
+            bar.update(len(block))
+    if total is not None and _size(part) < total:
+        raise ConnectionError(f"closed at {_size(part)} of {total} bytes")
+
+
+def _goes_on(headers: Message, have: int, known: str | None) -> bool:
+    """Whether a partial answer continues the partial download, of the same version."""
+    return _content_range(headers)[0] == have and known in (None, _version(headers))
+
+
+def _content_range(headers: Message) -> tuple[int | None, int | None]:
+    """First byte and size of the whole file, each None if the server does not say."""
+    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", ""))
+    first, total = match.groups() if match else (None, None)
+    return (int(first) if first else None, int(total) if total and total != "*" else None)
+
+
+def _version(headers: Message) -> str | None:
+    """The strong ETag, or else the date: what HTTP allows in If-Range (RFC 9110, 13.1.5)."""
+    etag = headers.get("ETag")
+    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
+
+
+def _remember(version: Path, headers: Message) -> None:
+    version.unlink(missing_ok=True)
+    if found := _version(headers):
+        with whole_file(version) as draft:
+            draft.write_text(found, encoding="utf-8")
+
 
 TASKS = {"brats": "Task01_BrainTumour", "prostatex": "Task05_Prostate"}
 

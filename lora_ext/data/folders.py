@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_ext.data.dicom import holds_dicom
-from lora_ext.data.formats import ENDINGS, case_name, ending
-from lora_ext.data.images import open_image
+from lora_ext.images.dicom import holds_dicom
+from lora_ext.images.image_file import ENDINGS, case_name, ending
+from lora_ext.images.reader import open_image
 
 logger = logging.getLogger(__name__)
 

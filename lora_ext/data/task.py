@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lora_ext.data.formats import case_name
+from lora_ext.images.image_file import case_name
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lora_ext.data.checks import check_cases
 from lora_ext.data.folds import split_fold
-from lora_ext.data.formats import ENDINGS, case_name, ending
-from lora_ext.data.images import open_image
 from lora_ext.data.task import read_task
-
-logger = logging.getLogger(__name__)
+from lora_ext.images.image_file import ENDINGS, case_name, ending
+from lora_ext.images.reader import open_image
 
 Item = dict[str, Any]
 Patients = dict[str, list[Item]]  # volumes by patient
@@ -26,7 +23,7 @@ def fold_volumes(
     *,
     fold: int,
     num_folds: int,
-    seed: int,
+    split_seed: int,
     record: str | os.PathLike[str] | None = None,
 ) -> dict[str, list[Item]]:
     """Lists the volumes to train on and the held-out volumes of one fold.
@@ -34,16 +31,16 @@ def fold_volumes(
     Every image channel is a volume of its own. All volumes of one patient are on the same side of
     the split. The patients of a Decathlon task are its labelled cases, split exactly as
     `fold_cases` splits them: an encoder that was pre-trained with the same fold, number of folds
-    and seed has never seen the segmentation's validation cases. Another folder is searched with its
-    sub-folders; tasks in it are split each on their own, and of the other files a patient is a
-    first-level sub-folder, or a file that lies in none. Every file is checked before the items are
-    returned, see `check_cases`.
+    and split_seed has never seen the segmentation's validation cases. Another folder is searched
+    with its sub-folders; tasks in it are split each on their own, and of the other files a patient
+    is a first-level sub-folder, or a file that lies in none. Every file is checked before the
+    items are returned, see `check_cases`.
 
     Args:
         dataset_dir: a task folder, or any folder with NIfTI, NRRD or MetaImage files or tasks.
         fold: which fold is held out, 0 .. num_folds - 1.
         num_folds: number of folds.
-        seed: seed of the split.
+        split_seed: seed of the split.
         record: JSON file that remembers which files passed the checks.
 
     Returns:
@@ -61,7 +58,7 @@ def fold_volumes(
                 f"{source}: found {len(patients)} patients ({', '.join(sorted(patients)[:4])}); "
                 f"num_folds {num_folds} needs at least as many"
             )
-        sides = split_fold(patients, fold, num_folds, seed)
+        sides = split_fold(patients, fold, num_folds, split_seed)
         for side, names in zip(volumes, sides, strict=True):
             volumes[side] += [item for name in names for item in patients[name]]
     return volumes
@@ -84,16 +81,6 @@ def all_volumes(
     """
     sources = _sources(dataset_dir, record).values()
     return [item for patients in sources for name in sorted(patients) for item in patients[name]]
-
-
-def announce_volumes(training: Sequence[Item], held_out: Sequence[Item]) -> None:
-    """Logs how many volumes a run trains on and how many are held out.
-
-    Args:
-        training: volume items of the training set.
-        held_out: volume items that are never trained on.
-    """
-    logger.info("%d volumes to train on, %d held out", len(training), len(held_out))
 
 
 def _sources(

@@ -1,21 +1,134 @@
-"""Numbers for one case and for many: Dice, HD95 in mm, volumes in ml, voxel counts."""
+"""Binary masks compared: voxel counts, Dice and the 95th percentile Hausdorff distance.
+
+Numbers for one case and for many: Dice, HD95 in mm, volumes in ml, voxel counts.
+
+The key metric of training: one Dice pooled over all cases' and regions' voxels.
+"""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from monai.metrics import CumulativeIterationMetric, compute_hausdorff_distance
+from monai.utils import convert_to_tensor
 
-from lora_ext.evaluation.masks import (
-    binary_mask,
-    dice_from_counts,
-    hd95_mm,
-    voxel_counts,
-)
+
+def binary_mask(values: torch.Tensor, name: str) -> torch.Tensor:
+    """Return plain boolean masks; probabilities must not pass as if they were masks.
+
+    Args:
+        values: zeros and ones of any shape and type.
+        name: what they are, for the error.
+
+    Returns:
+        A boolean tensor of the same shape, without meta data.
+
+    Raises:
+        ValueError: a value is neither 0 nor 1.
+    """
+    tensor = convert_to_tensor(values, track_meta=False)
+    if tensor.dtype == torch.bool:
+        return tensor
+    mask = tensor == 1
+    if not bool((mask | (tensor == 0)).all()):
+        raise ValueError(
+            f"{name} has values from {float(tensor.min()):g} to {float(tensor.max()):g}; "
+            "a binary mask has only 0 and 1"
+        )
+    return mask
+
+
+def dice_from_counts(twice_intersection: int, total: int) -> float:
+    """Return `twice_intersection / total`, and 1 when prediction and truth are both empty.
+
+    Args:
+        twice_intersection: 2 |P and T|, in voxels.
+        total: |P| + |T|, in voxels.
+
+    Returns:
+        Dice between 0 and 1.
+    """
+    return twice_intersection / total if total else 1.0
+
+
+def voxel_counts(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Count intersection, predicted and true voxels.
+
+    Args:
+        prediction: binary masks (..., H, W, D).
+        truth: binary masks of the same shape.
+
+    Returns:
+        Whole numbers of shape (..., 3): |P and T|, |P|, |T|.
+
+    Raises:
+        ValueError: the shapes differ, or a value is neither 0 nor 1.
+    """
+    predicted, true = binary_mask(prediction, "prediction"), binary_mask(truth, "truth")
+    if predicted.shape != true.shape:
+        raise ValueError(
+            f"prediction has shape {tuple(predicted.shape)}; truth has {tuple(true.shape)}"
+        )
+    counts = [mask.sum(dim=(-3, -2, -1)) for mask in (predicted & true, predicted, true)]
+    return torch.stack(counts, dim=-1)
+
+
+def hd95_mm(prediction: torch.Tensor, truth: torch.Tensor, spacing: Sequence[float]) -> list[float]:
+    """Return the 95th percentile Hausdorff distance in mm, region by region.
+
+    It is MONAI's: the larger of the two directed 95th percentiles of the distances between
+    border voxels.
+
+    Args:
+        prediction: boolean masks (R, H, W, D).
+        truth: boolean masks of the same shape.
+        spacing: voxel size in mm along H, W and D.
+
+    Returns:
+        R values in mm: 0 where both masks are empty, NaN where exactly one is.
+    """
+    prediction, truth = _cropped(prediction, truth)
+    distances = []
+    for predicted, true in zip(prediction, truth, strict=True):
+        if bool(predicted.any()) and bool(true.any()):
+            distances.append(_hd95_mm(predicted, true, spacing))
+        else:
+            distances.append(math.nan if bool(predicted.any() | true.any()) else 0.0)
+    return distances
+
+
+def _hd95_mm(predicted: torch.Tensor, true: torch.Tensor, spacing: Sequence[float]) -> float:
+    with warnings.catch_warnings():
+        # MONAI 1.6.1 warns of an argument that it passes to itself.
+        warnings.filterwarnings(
+            "ignore", message=".*always_return_as_numpy", category=FutureWarning
+        )
+        hd95 = compute_hausdorff_distance(
+            predicted[None, None],
+            true[None, None],
+            include_background=True,
+            percentile=95,
+            spacing=list(spacing),
+        )
+    return float(hd95)
+
+
+def _cropped(prediction: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut both to the box around all masks: less memory, same borders and distances."""
+    foreground = (prediction | truth).any(dim=0).nonzero()
+    if len(foreground) == 0:
+        return prediction.cpu(), truth.cpu()
+    low, high = foreground.amin(dim=0).tolist(), (foreground.amax(dim=0) + 1).tolist()
+    box = (slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))
+    # On the CPU the distances come from a k-d tree of border voxels, on every machine alike.
+    return prediction[box].cpu(), truth[box].cpu()
+
 
 EMPTY_RULE = (
     "Region empty in the truth: Dice is 1 when the prediction is empty too, else 0. "
@@ -208,3 +321,48 @@ def _checked_spacing(spacing: Sequence[float], case: str) -> tuple[float, ...]:
     if len(size) != 3 or not all(math.isfinite(value) and value > 0 for value in size):
         raise ValueError(f"{case or 'case'}: spacing is {size}; expected 3 positive values in mm")
     return size
+
+
+class PooledDice(CumulativeIterationMetric):
+    """Dice pooled over all voxels of all regions of all cases.
+
+    That is 2 sum |P and T| / sum (|P| + |T|), and 1 where nothing is true and nothing predicted.
+    It is used as MONAI's `DiceMetric` is: call it with binary batches (or lists of channel-first
+    masks), then `aggregate()`. Each case adds one row [2 |P and T|, |P| + |T|] of voxel counts;
+    the rows of all ranks are gathered (a case that a sampler gave to two ranks counts twice, as in
+    every MONAI metric). In training:
+
+        IgniteMetricHandler(PooledDice(), output_transform=from_engine(["pred", "label"]))
+    """
+
+    def _compute_tensor(
+        self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """Count one batch of masks (B, R, H, W, D).
+
+        Args:
+            y_pred: binary predictions.
+            y: binary truth of the same shape.
+            kwargs: unused; part of MONAI's signature.
+
+        Returns:
+            Whole numbers of shape (B, 2): 2 |P and T| and |P| + |T| over the regions.
+
+        Raises:
+            ValueError: `y` is missing, shapes differ, or a value is neither 0 nor 1.
+        """
+        if y is None:
+            raise ValueError("PooledDice got no truth; call it with (prediction, truth)")
+        intersection, predicted, true = voxel_counts(y_pred, y).sum(dim=1).unbind(dim=-1)
+        return torch.stack([2 * intersection, predicted + true], dim=-1)
+
+    def aggregate(self) -> float:
+        """Return the Dice over everything counted since the last `reset()`, on all ranks.
+
+        Raises:
+            ValueError: nothing was counted.
+        """
+        counts = self.get_buffer()
+        if counts is None:
+            raise ValueError("PooledDice has counted no case; call it before aggregate()")
+        return dice_from_counts(*counts.sum(dim=0).tolist())

@@ -28,12 +28,15 @@ def figure_path(case: str) -> str:
     return f"figures/{name}.png"
 
 
-def write_page(path: str | os.PathLike[str], cases: Sequence[CaseMetrics]) -> None:
+def write_page(
+    path: str | os.PathLike[str], cases: Sequence[CaseMetrics], encoder: str | None = None
+) -> None:
     """Write the report: the means, all cases worst first, then each case with its picture.
 
     Args:
         path: the HTML file to write; it shows the pictures at `figure_path` that are there.
         cases: the measured cases.
+        encoder: what the network's encoder was trained from, if that is known.
     """
     folder = Path(path).parent
     ranked = sorted(cases, key=lambda case: (case.pooled_dice, case.case))
@@ -41,6 +44,7 @@ def write_page(path: str | os.PathLike[str], cases: Sequence[CaseMetrics]) -> No
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         f"<title>{len(cases)} cases</title><style>{STYLE}</style>",
         f"<h1>{len(cases)} cases</h1>",
+        f"<p>Encoder: {escape(encoder)}</p>" if encoder else "",
         _means(cases),
         "<p>Dice at threshold 0.5; pooled: over the voxels of all regions. "
         f"{escape(EMPTY_RULE)}</p>",

@@ -1,4 +1,4 @@
-"""The handler behind a bundle's evaluation: measures every case, writes the report."""
+"""The handlers behind evaluation and inference: they measure every case, and write the report."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ignite.distributed as idist
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from monai.utils import CommonKeys, ImageMetaKey
 
-from lora_ext.data.formats import case_name
 from lora_ext.data.regions import Regions
-from lora_ext.evaluation.figures import overlay_figure, save_figure
 from lora_ext.evaluation.metrics import CaseMetrics, case_metrics
 from lora_ext.evaluation.page import figure_path, write_page
 from lora_ext.evaluation.tables import text_table, write_csv, write_json
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
+from lora_ext.figures.overlay import overlay_figure, save_figure
+from lora_ext.images.image_file import case_name
 
 logger = logging.getLogger("lora_ext")
 
@@ -52,6 +50,7 @@ class CaseReport:
         figures: bool = True,
         channel: int = 0,
         channel_names: Sequence[str] | None = None,
+        network: Any = None,
     ) -> None:
         """Set up the report; nothing is written before the first case.
 
@@ -61,12 +60,14 @@ class CaseReport:
             figures: draw one figure per case.
             channel: index of the image channel that is drawn.
             channel_names: the image channels' names, for the figure.
+            network: its ``config`` tells which encoder it was trained from, which the report says.
         """
         self.output_dir = Path(output_dir)
         self.regions = dict(regions)
         self.figures = figures
         self.channel = channel
         self.channel_names = channel_names
+        self.network = network
         self._measured: dict[str, CaseMetrics] = {}
         self._told_grid = False
 
@@ -118,9 +119,12 @@ class CaseReport:
         if not cases:
             raise ValueError(f"{self.output_dir}: no case was evaluated; at least 1 is needed")
         write_csv(self.output_dir / "cases.csv", cases)
-        write_json(self.output_dir / "metrics.json", cases, self.regions)
-        write_page(self.output_dir / "report.html", cases)
+        encoder = getattr(self.network, "config", {}).get("encoder")
+        write_json(self.output_dir / "metrics.json", cases, self.regions, encoder)
+        write_page(self.output_dir / "report.html", cases, encoder)
         logger.info("%d cases, report in %s\n%s", len(cases), self.output_dir, text_table(cases))
+        if encoder is not None:
+            logger.info("encoder: %s", encoder)
 
     def _measure_one(self, item: Mapping[str, Any]) -> None:
         missing = [key for key in (CommonKeys.PRED, CommonKeys.LABEL) if key not in item]
@@ -169,3 +173,28 @@ def _source(item: Mapping[str, Any]) -> str:
         if meta.get(ImageMetaKey.FILENAME_OR_OBJ):
             return str(meta[ImageMetaKey.FILENAME_OR_OBJ])
     return ""
+
+
+class CaseLog:
+    """A progress bar over the cases, and a closing line that says where the files are.
+
+    Args:
+        output_dir: the folder that the segmentations are written to.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
+        self.output_dir = os.fspath(output_dir)
+        self.cases = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a MONAI evaluator."""
+        ProgressBar(desc="inference", disable=None).attach(engine)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
+        engine.add_event_handler(Events.COMPLETED, self._close)
+
+    def _count(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        self.cases += len(output)
+
+    def _close(self, engine: Engine) -> None:
+        logger.info("%d segmentations written to %s", self.cases, self.output_dir)

@@ -46,15 +46,18 @@ def write_json(
     path: str | os.PathLike[str],
     cases: Sequence[CaseMetrics],
     regions: Regions,
+    encoder: str | None = None,
 ) -> None:
-    """Write `regions`, `empty_rule`, `summary` and `cases`; undefined values are null.
+    """Write `encoder`, `regions`, `empty_rule`, `summary` and `cases`; undefined values are null.
 
     Args:
         path: the file to write.
         cases: the measured cases.
         regions: region name -> labels it is made of.
+        encoder: what the network's encoder was trained from, if that is known.
     """
     content = {
+        "encoder": encoder,
         "regions": {name: list(labels) for name, labels in regions.items()},
         "empty_rule": EMPTY_RULE,
         "summary": summary(cases),

@@ -6,7 +6,8 @@ volume (B, 1, H, W, D)
 |-- small ViT on visible and mask tokens
 `-- voxels of every patch (B, N, 4096), and which were hidden (B, N)
 
-He et al. 2022, arXiv:2111.06377 (paper section 2.2).
+He et al. 2022, arXiv:2111.06377 (paper section 2.2). What the bundle exports is the encoder alone,
+on whole volumes: (B, 1, H, W, D) -> features (B, hidden, H/16, W/16, D/16).
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from monai.networks.nets import MaskedAutoEncoderViT
 from torch import Tensor, nn
 
-from lora_ext.encoder import PATCH_SIZE
-from lora_ext.record import refuse_misfit
+from lora_ext.networks.config import refuse_misfit
+from lora_ext.networks.encoder import PATCH_SIZE
 
 SINCOS_MULTIPLE = 6  # a sine and a cosine for each of three axes
 
@@ -27,7 +29,7 @@ SINCOS_MULTIPLE = 6  # a sine and a cosine for each of three axes
 class VolumeAutoEncoder(MaskedAutoEncoderViT):
     """MONAI's masked auto-encoder on one-channel volumes, for pre-training the shared encoder.
 
-    Its encoder has the sizes, and after `save_encoder` the keys, of `lora_ext.encoder`'s. The
+    Its encoder has the sizes, and after `save_encoder` the keys, of `ChannelEncoder`. The
     ``norm_cross_attn`` tensors that MONAI 1.6.1 creates and never uses are left out, as there.
 
     Args:
@@ -130,3 +132,52 @@ def _check_sizes(config: dict[str, Any]) -> None:
             f"masking_ratio must be between 0 and 1 and leave one of {patches} patches visible; "
             f"got {ratio}"
         )
+
+
+class VolumeEncoder(VolumeAutoEncoder):
+    """The auto-encoder's normed encoder output as a volume of features, with no patch hidden.
+
+    One tensor in, one tensor out, nothing drawn at random: the form that MONAI's
+    ``verify_net_in_out`` and exports take. The parameters are the auto-encoder's under the same
+    names, its decoder's included, so that ``model.pt`` fits as it is.
+
+    Args:
+        img_size: input size in voxels, three multiples of 16.
+        **sizes: as for `VolumeAutoEncoder`.
+    """
+
+    def autoencoder(self) -> Reconstruction:
+        """The auto-encoder on these very parameters, not on copies."""
+        return Reconstruction(self)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """Encode volumes.
+
+        Args:
+            x: volumes, shape (B, 1, H, W, D), of the size given at construction.
+
+        Returns:
+            Features, shape (B, hidden_size, H/16, W/16, D/16).
+        """
+        tokens = self.patch_embedding(x)
+        cls_tokens = self.cls_token.expand(x.shape[0], -1, -1)
+        tokens = self.blocks(torch.cat((cls_tokens, tokens), dim=1))[:, 1:]
+        h, w, d = self.patch_size
+        rows = tokens.transpose(1, 2)
+        return rows.reshape(x.shape[0], -1, x.shape[2] // h, x.shape[3] // w, x.shape[4] // d)
+
+
+class Reconstruction(nn.Module):
+    """The auto-encoder of a `VolumeEncoder`: hides patches and predicts them.
+
+    Args:
+        encoder: its parameters are used.
+    """
+
+    def __init__(self, encoder: VolumeEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `VolumeAutoEncoder.forward`."""
+        return VolumeAutoEncoder.forward(self.encoder, x)

@@ -1,4 +1,6 @@
-"""What the auto-encoder learns: the hidden patches, each on the scale of its own mean and contrast.
+"""Patches of a volume as rows of voxels, and their own mean and contrast.
+
+What the auto-encoder learns: the hidden patches, each on the scale of its own mean and contrast.
 
 Every target patch is brought to zero mean and unit variance (He et al. 2022, section 4.1), so a
 prediction of nothing but the patch's mean costs about 1, and the loss says which share of the
@@ -7,10 +9,77 @@ detail inside patches is missed.
 
 from __future__ import annotations
 
+import ignite.distributed as idist
+from einops import rearrange
 from torch import Tensor, nn
 
-from lora_ext.pretraining.patches import patch_statistics, to_patches
-from lora_ext.processes import count, sum_over_processes
+from lora_ext.networks.encoder import PATCH_SIZE
+from lora_ext.training.processes import sum_over_processes
+
+ROWS = "b c (h p1) (w p2) (d p3) -> b (h w d) (p1 p2 p3 c)"
+SIDES = {"p1": PATCH_SIZE, "p2": PATCH_SIZE, "p3": PATCH_SIZE}
+LEAST_VARIANCE = 1e-6  # He et al. 2022; keeps patches of air at zero
+
+
+def to_patches(volume: Tensor) -> Tensor:
+    """Cut volumes into patches, in the order of the encoder's tokens.
+
+    Args:
+        volume: shape (B, 1, H, W, D), sides in whole patches of 16 voxels.
+
+    Returns:
+        Patches of shape (B, N, 4096).
+    """
+    return rearrange(volume, ROWS, **SIDES)
+
+
+def from_patches(patches: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """Put patches back together: the inverse of `to_patches`.
+
+    Args:
+        patches: shape (B, N, 4096).
+        size: H, W, D of the volume in voxels.
+
+    Returns:
+        Volumes of shape (B, 1, H, W, D).
+    """
+    before, after = ROWS.split(" -> ")
+    grid = {axis: side // PATCH_SIZE for axis, side in zip("hwd", size, strict=True)}
+    return rearrange(patches, f"{after} -> {before}", **SIDES, **grid)
+
+
+def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every patch, each of shape (B, N, 1)."""
+    mean = patches.mean(dim=-1, keepdim=True)
+    variance = patches.var(dim=-1, keepdim=True)
+    return mean, (variance + LEAST_VARIANCE).sqrt()
+
+
+def reconstruct(volume: Tensor, patches: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Put predictions into the volume.
+
+    The network predicts a patch's detail, and neither its mean nor its contrast; as in He et al.
+    2022, both are taken from the input. `means` shows what that alone would look like.
+
+    Args:
+        volume: the input, shape (B, 1, H, W, D).
+        patches: predicted patches, shape (B, N, 4096).
+        mask: shape (B, N), 1 where hidden.
+
+    Returns:
+        Volumes (B, 1, H, W, D): ``hidden`` (1 where hidden), ``reconstruction`` (visible patches
+        as they are, hidden ones predicted) and ``means`` (hidden ones by their mean alone).
+    """
+    size = (volume.shape[2], volume.shape[3], volume.shape[4])
+    own = to_patches(volume.float())
+    mean, deviation = patch_statistics(own)
+    hidden = mask.unsqueeze(-1).to(own.dtype).expand_as(own)
+    predicted = patches.float() * deviation + mean
+    return {
+        "hidden": from_patches(hidden, size),
+        "reconstruction": from_patches(own * (1 - hidden) + predicted * hidden, size),
+        "means": from_patches(own * (1 - hidden) + mean * hidden, size),
+    }
 
 
 class MaskedPatchLoss(nn.Module):
@@ -33,7 +102,7 @@ class MaskedPatchLoss(nn.Module):
         patches, mask = output
         loss = _over_hidden((patches.float() - normalised_patches(volume)) ** 2, mask)
         # Without a gradient this is no training step, and the others may not be in one.
-        return sum_over_processes(loss) / count() if loss.requires_grad else loss
+        return sum_over_processes(loss) / idist.get_world_size() if loss.requires_grad else loss
 
 
 def normalised_patches(volume: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_ext.lora import SCALINGS
+from lora_ext.networks.lora import SCALINGS
 from lora_ext.study.ablation_summary import merge, summarise
 from lora_ext.study.ablation_tables import write_ablation_page
 from lora_ext.study.parts import Part, exit_if_failed, run_parts

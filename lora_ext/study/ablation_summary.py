@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from lora_ext.bundles.generator import bundle_facts
-from lora_ext.lora import adapter_scale
+from lora_ext.networks.lora import adapter_scale
 from lora_ext.study.pretrained import encoder_note
 from lora_ext.study.statistics import OVERALL, Record, Spread, finished, spread, unfinished
 from lora_ext.study.variants import Variant

@@ -9,12 +9,7 @@ from typing import Any
 
 from lora_ext.files import whole_file
 from lora_ext.study.difference import MIN_CASES, RESAMPLES, Comparison, compare, holm
-from lora_ext.study.legends import (
-    dataset_heading,
-    dataset_notes,
-    failed_block,
-    provenance,
-)
+from lora_ext.study.legends import dataset_heading, dataset_notes, failed_block, provenance
 from lora_ext.study.markdown import NONE, bullets, p_value, table, write_page
 from lora_ext.study.noninferiority import MARGIN, sentence, verdict
 from lora_ext.study.pairs import main_regime, planned_pairs

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ext.bundles.generator import bundle_facts
-from lora_ext.parameters import PAPER_TABLE_2, ParameterReport, reconcile
+from lora_ext.networks.parameters import PAPER_TABLE_2, ParameterReport, reconcile
 from lora_ext.study.markdown import NONE, small, table
 from lora_ext.study.page import write_tables_page
 from lora_ext.study.paper import regime_title

@@ -1,6 +1,6 @@
 """What the paper reports: Table 1's cells, its order of regimes, and what they are called.
 
-Table 2's cells are in `lora_ext.parameters`.
+Table 2's cells are in `lora_ext.networks.parameters`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from lora_ext.bundles.generator import bundle_facts
-from lora_ext.regimes import get_regime
+from lora_ext.networks.regimes import get_regime
 from lora_ext.study.paper import regime_title
 from lora_ext.study.statistics import Record, finished
 

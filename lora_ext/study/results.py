@@ -15,11 +15,11 @@ import torch
 from lora_ext import __version__
 from lora_ext.bundles.generator import DATASETS, REGIMES, bundle_facts
 from lora_ext.files import whole_file
-from lora_ext.parameters import parameter_report
+from lora_ext.networks.parameters import parameter_report
+from lora_ext.networks.unetr import ChannelLoRAUNETR
 from lora_ext.study.plan import Run
 from lora_ext.study.reference import REFERENCES, ReferenceNetwork
 from lora_ext.study.training_log import read_curve, training_cases
-from lora_ext.unetr import ChannelLoRAUNETR
 
 ROW_ORDER = [f"{d}_{regime}" for d in DATASETS for regime in (*REGIMES, *REFERENCES)]
 

@@ -10,20 +10,11 @@ from typing import Any
 
 from lora_ext.study.comparisons import write_comparisons
 from lora_ext.study.costs import write_table2
-from lora_ext.study.legends import (
-    DICE_RULES,
-)
+from lora_ext.study.legends import DICE_RULES
 from lora_ext.study.markdown import change, dice, small, table
 from lora_ext.study.page import write_tables_page
 from lora_ext.study.paper import PAPER_TABLE_1, measure_title, regime_title
-from lora_ext.study.statistics import (
-    Record,
-    measures,
-    percent_change,
-    ranking,
-    references,
-    spread,
-)
+from lora_ext.study.statistics import Record, measures, percent_change, ranking, references, spread
 
 MARK_RULE = (
     "**Bold** is the best of a row, <u>underlined</u> the second-best, compared as printed. "

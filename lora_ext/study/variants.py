@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_ext.bundles.generator import bundle_facts
-from lora_ext.lora import SCALINGS
-from lora_ext.regimes import get_regime
+from lora_ext.networks.lora import SCALINGS
+from lora_ext.networks.regimes import get_regime
 from lora_ext.study.plan import integers, words
 
 RANKS = (4, 8, 16, 32, 64, 128)

@@ -8,12 +8,13 @@ makes the regions compete.
 
 from __future__ import annotations
 
+import ignite.distributed as idist
 import torch
 from monai.losses.utils import compute_tp_fp_fn
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 
-from lora_ext.processes import count, sum_over_processes
+from lora_ext.training.processes import sum_over_processes
 
 SMOOTH = 1e-5  # as in MONAI's DiceLoss; a region neither there nor predicted costs nothing
 
@@ -65,7 +66,7 @@ class RegionDiceCELoss(nn.Module):
                 torch.cat([hits, too_much, missed, cross_entropy.reshape(1)])
             )
             hits, too_much, missed = terms[:-1].chunk(3)
-            cross_entropy = terms[-1] / count()
+            cross_entropy = terms[-1] / idist.get_world_size()
         dice = _dice(hits, too_much, missed)
         return self.dice_weight * dice + self.ce_weight * cross_entropy
 

@@ -9,7 +9,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.handlers import TensorBoardHandler
 
-from lora_ext.evaluation.figures import overlay_figure
+from lora_ext.figures.overlay import overlay_figure
 from lora_ext.training.tracking import log_figure
 
 

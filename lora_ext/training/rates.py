@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lora_ext.regimes import get_regime, parameter_parts
+from lora_ext.networks.regimes import get_regime, parameter_parts
 
 if TYPE_CHECKING:
-    from lora_ext.unetr import ChannelLoRAUNETR
+    from lora_ext.networks.unetr import ChannelLoRAUNETR
 
 
-def parameter_groups(
+def param_groups(
     network: ChannelLoRAUNETR, learning_rate: float, encoder_learning_rate: float | None = None
 ) -> list[dict[str, Any]]:
     """Group what a network trains by its learning rate, for an optimizer.

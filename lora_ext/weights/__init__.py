@@ -1,9 +1,8 @@
 """Weights in and out: pre-trained encoders, adapter files, whole models."""
 
-from lora_ext.weights.adapters import load_adapter, save_adapter
-from lora_ext.weights.encoder_files import save_encoder
-from lora_ext.weights.encoders import EncoderReport, load_encoder
-from lora_ext.weights.models import load_model, save_model
+from lora_ext.weights.adapter import load_adapter, save_adapter
+from lora_ext.weights.encoder import EncoderReport, load_encoder, save_encoder
+from lora_ext.weights.model import load_model, save_model
 from lora_ext.weights.start import start_encoder
 
 __all__ = [

@@ -14,7 +14,7 @@ from monai.bundle import ConfigWorkflow
 
 from lora_ext import ChannelLoRAUNETR
 from lora_ext.bundles.generator import facts_of, render_bundle
-from lora_ext.data.phantoms import write_phantoms
+from lora_ext.phantoms import write_phantoms
 from lora_ext.weights import save_model
 
 SIZES = {"feature_size": 4, "hidden_size": 24, "mlp_dim": 32, "num_layers": 4, "num_heads": 2}

@@ -5,7 +5,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from lora_ext.bundles import plain_errors
-from lora_ext.bundles.errors import _print_error, user_error
+from lora_ext.bundles.start import _print_error, user_error
 
 
 def caught(expression):

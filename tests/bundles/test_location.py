@@ -1,7 +1,8 @@
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from lora_ext.bundles import bundle_root, location
+from lora_ext.bundles import bundle_root
+from lora_ext.bundles import start as location
 
 
 def make_bundle(folder, name):

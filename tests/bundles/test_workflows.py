@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lora_ext.bundles.generator import bundle_facts
-from lora_ext.lora import ChannelLoRALinear
-from lora_ext.regimes import REGIMES, parameter_parts
+from lora_ext.networks.lora import ChannelLoRALinear
+from lora_ext.networks.regimes import REGIMES, parameter_parts
 
 FACTS = bundle_facts()
 TINY = {

@@ -10,7 +10,7 @@ from collections import namedtuple
 
 import pytest
 
-from lora_ext.data.archives import check_md5, extract_folder
+from lora_ext.data.download import check_md5, extract_folder
 
 GOOD = {"Task/dataset.json": b"{}", "Task/imagesTr/a.nii.gz": b"voxels" * 1000}
 

@@ -18,7 +18,7 @@ from monai.transforms import (
     Spacingd,
 )
 
-from lora_ext.data.channels import SelectChannelsd
+from lora_ext.data.transforms import SelectChannelsd
 
 AFFINE = np.array([[-1.0, 0, 0, 10], [0, -1, 0, 20], [0, 0, 3, -5], [0, 0, 0, 1]])
 SHAPE = (10, 9, 6)

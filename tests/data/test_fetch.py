@@ -11,7 +11,7 @@ from collections import namedtuple
 
 import pytest
 
-from lora_ext.data.fetch import fetch
+from lora_ext.data.download import fetch
 
 FILE = random.Random(0).randbytes(1_200_000)
 
@@ -190,7 +190,7 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_final(server, archive):
 
 def test_the_given_waits_are_kept_and_then_it_ends_in_one_sentence(tmp_path, monkeypatch):
     waited = []
-    monkeypatch.setattr("lora_ext.data.fetch.time.sleep", waited.append)
+    monkeypatch.setattr("lora_ext.data.download.time.sleep", waited.append)
     with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:9/x: the connection dropped"):
         fetch("http://127.0.0.1:9/x", tmp_path / "x", "", waits=(1, 3))
     assert waited == [1, 3]

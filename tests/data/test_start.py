@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from lora_ext.data import announce_cases, ensure_phantoms
-from lora_ext.data.phantoms import write_phantoms
+from lora_ext.data import announce_cases
+from lora_ext.phantoms import ensure_phantoms, write_phantoms
 
 TWO = """
 import json, logging, sys
@@ -30,7 +30,7 @@ processes.leave()
 
 def test_missing_default_folder_is_filled_and_any_other_left_alone(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("lora_ext.data.phantoms.write_phantoms", lambda *a: asked.append(a))
+    monkeypatch.setattr("lora_ext.phantoms.write_phantoms", lambda *a: asked.append(a))
     assert ensure_phantoms(tmp_path / "phantom_brats") == str(tmp_path / "phantom_brats")
     ensure_phantoms(tmp_path / "Task01_BrainTumour")
     assert asked == [("brats", tmp_path / "phantom_brats")]

@@ -4,7 +4,7 @@ import pytest
 from monai.transforms import Compose, LoadImaged
 
 from lora_ext.data import SelectChannelsd, all_volumes, fold_cases, fold_volumes
-from lora_ext.data.phantoms import write_phantoms
+from lora_ext.phantoms import write_phantoms
 
 SPLIT = {"fold": 1, "num_folds": 4, "seed": 3}
 
@@ -61,7 +61,7 @@ def test_volumes_may_come_in_any_format(tmp_path, write_image, oblique):
     items = all_volumes(tmp_path)
     names = ["a", "b", "c_one", "c_two", "d"]
     assert [item["case"] for item in items] == [f"{n}_{i}" for n in names for i in (0, 1)]
-    load = LoadImaged("image", reader="lora_ext.data.VolumeReader", ensure_channel_first=True)
+    load = LoadImaged("image", reader="lora_ext.images.VolumeReader", ensure_channel_first=True)
     chain = Compose([load, SelectChannelsd("image", num_channels=1)])
     for item in items:
         np.testing.assert_array_equal(chain(item)["image"][0], voxels[..., item["channels"][0]])

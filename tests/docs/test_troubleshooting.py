@@ -11,13 +11,12 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from lora_ext import processes
 from lora_ext.bundles import bundle_root
 from lora_ext.data import fold_cases, inference_cases
-from lora_ext.data.dicom import open_series
-from lora_ext.training import LastCheckpoint, TrainingLog, tracking
+from lora_ext.images.dicom import open_series
+from lora_ext.training import LastCheckpoint, TrainingLog, processes, tracking
 from lora_ext.weights import load_adapter, load_encoder, load_model, save_adapter
-from lora_ext.weights.models import save_model
+from lora_ext.weights.model import save_model
 from lora_ext.weights.start import start_encoder
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/troubleshooting.md"

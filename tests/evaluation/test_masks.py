@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.metrics import compute_hausdorff_distance
 from scipy.spatial.distance import cdist
 
-from lora_ext.evaluation.masks import binary_mask, dice_from_counts, hd95_mm, voxel_counts
+from lora_ext.evaluation.metrics import binary_mask, dice_from_counts, hd95_mm, voxel_counts
 
 SPACING = (0.6, 1.0, 3.5)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lora_ext.encoder import ChannelEncoder
+from lora_ext.networks.encoder import ChannelEncoder
 from lora_ext.pretraining import MaskedPatchLoss, VolumeAutoEncoder
 
 SIZES = ("hidden_size", "mlp_dim", "num_layers", "num_heads")

@@ -4,7 +4,7 @@ import safetensors
 import torch
 from ignite.engine import Engine
 
-from lora_ext.encoder import ChannelEncoder
+from lora_ext.networks.encoder import ChannelEncoder
 from lora_ext.pretraining import BestEncoder, VolumeAutoEncoder
 from lora_ext.weights import load_model
 

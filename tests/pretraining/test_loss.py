@@ -1,8 +1,12 @@
 import pytest
 import torch
 
-from lora_ext.pretraining.loss import MaskedPatchLoss, mean_only_loss, normalised_patches
-from lora_ext.pretraining.patches import to_patches
+from lora_ext.pretraining.loss import (
+    MaskedPatchLoss,
+    mean_only_loss,
+    normalised_patches,
+    to_patches,
+)
 
 
 def test_loss_against_a_computation_by_hand(volumes):

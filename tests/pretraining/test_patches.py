@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lora_ext.encoder import ChannelEncoder
-from lora_ext.pretraining.patches import from_patches, patch_statistics, to_patches
+from lora_ext.networks.encoder import ChannelEncoder
+from lora_ext.pretraining.loss import from_patches, patch_statistics, to_patches
 
 
 def test_patches_go_back_to_the_same_volume(volumes):

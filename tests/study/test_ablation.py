@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lora_ext import __main__ as command
-from lora_ext.data.phantoms import write_phantoms
+from lora_ext.phantoms import write_phantoms
 from lora_ext.study import process, run_ablation
 from lora_ext.study.commands import as_word
 

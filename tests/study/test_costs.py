@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lora_ext.parameters import PAPER_TABLE_2
+from lora_ext.networks.parameters import PAPER_TABLE_2
 from lora_ext.study.costs import channel_count, paper_arithmetic, table2, write_table2
 from lora_ext.study.statistics import by_regime
 

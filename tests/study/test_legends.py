@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from lora_ext.study.legends import (
-    dataset_notes,
-    failed_block,
-    provenance,
-    run_lines,
-    settings_line,
-)
+from lora_ext.study.legends import dataset_notes, failed_block, provenance, run_lines, settings_line
 
 
 def test_command_device_and_versions_are_named(make_results):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lora_ext.data.phantoms import write_phantoms
+from lora_ext.phantoms import write_phantoms
 from lora_ext.study import process, run_study
 from lora_ext.study.study import command_line
 

@@ -9,7 +9,7 @@ from monai.networks.nets import ViT
 from torch import nn
 
 from lora_ext.__main__ import ablation
-from lora_ext.lora import SCALINGS
+from lora_ext.networks.lora import SCALINGS
 from lora_ext.study import run_ablation
 from lora_ext.study.variants import PLACEMENTS, RANKS, TARGETS, plan_variants
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lora_ext.regimes import REGIMES, parameter_parts
+from lora_ext.networks.regimes import REGIMES, parameter_parts
 from lora_ext.training import parameter_groups
 
 

@@ -6,7 +6,7 @@ import pytest
 from ignite.engine import Engine, Events
 
 from lora_ext.training import RunRecord
-from lora_ext.training.run_record import TRAINING_SETTINGS, _numbers
+from lora_ext.training.tracking import TRAINING_SETTINGS, _numbers
 
 
 def test_untracked_run_is_left_alone(tmp_path):

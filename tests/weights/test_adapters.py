@@ -3,8 +3,8 @@ import safetensors.torch
 import torch
 
 from lora_ext import load_adapter, load_encoder, save_adapter
-from lora_ext.regimes import parameter_parts
-from lora_ext.weights.adapters import encoder_fingerprint
+from lora_ext.networks.regimes import parameter_parts
+from lora_ext.weights.adapter import encoder_fingerprint
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 
 from lora_ext import load_encoder
-from lora_ext.encoder import ChannelEncoder
+from lora_ext.networks.encoder import ChannelEncoder
 from lora_ext.weights import save_encoder
 
 MADE_FOR = {"img_size": (32, 32, 16), "num_heads": 4}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lora_ext.weights.positions import fit_positions
+from lora_ext.weights.layouts import fit_positions
 
 
 def embeddings(*grid, hidden=6):

@@ -7,7 +7,7 @@ from monai.networks.blocks import TransformerBlock
 from monai.networks.nets import UNETR, ViTAutoEnc
 
 from lora_ext import load_encoder
-from lora_ext.regimes import parameter_parts
+from lora_ext.networks.regimes import parameter_parts
 
 
 def under(prefix, state):

@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 
-from lora_ext.regimes import REGIMES
+from lora_ext.networks.regimes import REGIMES
 from lora_ext.weights import save_encoder, start_encoder
 
 PRETRAINED = [name for name, regime in REGIMES.items() if regime.pretrained]

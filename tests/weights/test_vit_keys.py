@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lora_ext.weights.vit_keys import check_keys, vit_tensors
+from lora_ext.weights.layouts import check_keys, vit_tensors
 
 ENCODER = {"blocks.0.norm1.weight": torch.zeros(2), "blocks.0.attn.qkv.weight": torch.zeros(6, 2)}
 

@@ -1,7 +1,7 @@
 import pytest
 
 from lora_ext import load_encoder
-from lora_ext.weights.vit_sizes import vit_sizes
+from lora_ext.weights.layouts import vit_sizes
 
 
 def test_sizes_are_read_off_the_tensors(vit):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_ext.data.phantoms import write_phantoms
+from lora_ext.phantoms import write_phantoms
 
 HERE = Path(__file__).parent
 ENCODER = {"roi_size": [32, 32, 16], "hidden_size": 24, "mlp_dim": 32, "num_layers": 4}

@@ -15,7 +15,7 @@ from monai.bundle import ConfigWorkflow
 from torch.nn.parallel import DistributedDataParallel
 
 from lora_ext.bundles.generator import PRETRAINING, all_facts
-from lora_ext.processes import rank
+from lora_ext.training.processes import rank
 
 SIZES = {
     "roi_size": [32, 32, 16], "hidden_size": 24, "mlp_dim": 32, "num_layers": 4, "num_heads": 2,

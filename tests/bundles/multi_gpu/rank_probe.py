@@ -11,7 +11,7 @@ from ignite.engine import Events
 from monai.utils import convert_to_tensor
 from torch import distributed
 
-from lora_ext.processes import count, rank
+from lora_ext.training.processes import count, rank
 
 
 class RankProbe:

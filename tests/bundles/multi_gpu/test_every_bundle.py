@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 
 from lora_ext.bundles.generator import PRETRAINING, all_facts
-from lora_ext.data.phantoms import write_phantoms
+from lora_ext.phantoms import write_phantoms
 
 NAMES = list(all_facts())
 

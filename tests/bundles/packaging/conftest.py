@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_ext import ChannelLoRAUNETR, save_adapter
-from lora_ext.weights.models import save_model
+from lora_ext.weights.model import save_model
 
 SIZES = {"feature_size": 4, "hidden_size": 24, "mlp_dim": 32, "num_layers": 4, "num_heads": 2}
 

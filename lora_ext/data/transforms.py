@@ -1,0 +1,190 @@
+"""Transforms that MONAI lacks: channels by number, names of cases, foreground, intensities.
+
+Intensities of one volume are brought to one scale by rules that look at it alone:
+
+- **CT** is recognised by a voxel at or below -500: Hounsfield units put air at -1000, and no MR
+  image is that negative. Values are clipped to -1000 .. 1000 HU and brought to zero mean and unit
+  variance over all voxels.
+- **MR** is everything else. Voxels that are exactly 0 are background and stay 0. The others are
+  clipped to their 0.5th and 99.5th percentile, since MR has no unit and bright vessels or fat have
+  no limit, and brought to zero mean and unit variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import ClipIntensityPercentiles, MapTransform, NormalizeIntensity
+from monai.utils import ImageMetaKey
+from torch import Tensor
+
+from lora_ext.images.image_file import case_name
+
+
+class SelectChannelsd(MapTransform):
+    """Keep ``item["channels"]`` of each image (C, H, W, D), in that order.
+
+    It stands after ``LoadImaged(ensure_channel_first=True)`` and takes ``channels`` out of the
+    item. An item without ``channels``, as MONAI Label passes it, keeps the file's channels as they
+    are.
+
+    Args:
+        keys: keys of the images.
+        num_channels: number of channels that the result must have, None for any.
+        allow_missing_keys: whether an item may lack a key.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        num_channels: int | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.num_channels = num_channels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Select the channels of one item.
+
+        Args:
+            data: the item, its images (C, H, W, D).
+
+        Returns:
+            The item without ``channels``, its images of `num_channels` channels.
+
+        Raises:
+            ValueError: an image without one of the channels, or with another number of channels
+                than `num_channels`.
+        """
+        item = dict(data)
+        channels = item.pop("channels", None)
+        for key in self.key_iterator(item):
+            image, name = item[key], _file_name(item[key], item, key)
+            if channels is not None:
+                image = _select(image, [int(channel) for channel in channels], name)
+            if self.num_channels not in (None, image.shape[0]):
+                raise ValueError(
+                    f"{name}: found {image.shape[0]} channels; the network takes "
+                    f"{self.num_channels}"
+                )
+            item[key] = image
+        return item
+
+
+def _select(image: Any, channels: list[int], name: str) -> Any:
+    if not channels or not all(0 <= channel < image.shape[0] for channel in channels):
+        raise ValueError(
+            f"{name}: found {image.shape[0]} channels; the channels asked for are {channels}"
+        )
+    return image[channels]
+
+
+class NameAfterCased(MapTransform):
+    """Name each image after its case, so that ``SaveImaged`` names the segmentation after it.
+
+    The image's meta data carry ``<case>.nii.gz`` as the file name where the item has a ``case``.
+
+    MONAI Label puts ``image_path`` into the item, and no case. ``Spacingd`` of MONAI 1.6.1 takes
+    every key that starts with ``image_`` for meta data of a NIfTI image and fails on a path. So in
+    such an item the image is named after its file without an ending.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Name the images of one item; images without meta data stay as they are."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            path = item.get(f"{key}_path")
+            if "case" in item:
+                name = f"{item['case']}.nii.gz"
+            elif isinstance(path, str):
+                name = case_name(path)
+            else:
+                continue
+            if isinstance(item[key], MetaTensor):
+                item[key] = item[key][
+                    :
+                ]  # with meta data of its own: the caller's stay as they were
+                item[key].meta[ImageMetaKey.FILENAME_OR_OBJ] = name
+        return item
+
+
+def _file_name(image: Any, item: Mapping[Hashable, Any], key: Hashable) -> str:
+    meta = image.meta if isinstance(image, MetaTensor) else {}
+    return str(meta.get(ImageMetaKey.FILENAME_OR_OBJ) or item.get("case") or key)
+
+
+def is_foreground(image: torch.Tensor) -> torch.Tensor:
+    """Mark the voxels that hold a signal, for MONAI's ``CropForegroundd``.
+
+    Skull-stripped and phantom images are exactly zero around the head; there is nothing to learn or
+    to find there. Images without such a background, CT among them, are foreground all over.
+
+    Args:
+        image: shape (C, H, W, D), as read from the file.
+
+    Returns:
+        True where a channel is not zero; True everywhere if the whole image is zero, so that a
+        blank image keeps its size.
+    """
+    marked = image != 0
+    return marked if bool(marked.any()) else torch.ones_like(marked)
+
+
+KINDS = ("auto", "mr", "ct")
+CT_BELOW = -500.0  # a voxel at or below this makes a volume CT (air is -1000 HU)
+CT_WINDOW = (-1000.0, 1000.0)  # HU
+MR_PERCENTILES = (0.5, 99.5)
+
+
+def is_ct(volume: Tensor) -> bool:
+    """Tell CT from MR by its values.
+
+    Args:
+        volume: any shape, in Hounsfield units if it is CT.
+    """
+    return float(volume.min()) <= CT_BELOW
+
+
+class NormalizeVolumed(MapTransform):
+    """Normalises single-channel volumes (1, H, W, D) by the rules of MR or of CT.
+
+    Args:
+        keys: keys of the volumes.
+        kind: ``auto`` decides by `is_ct` for each volume, ``mr`` and ``ct`` decide for all.
+        allow_missing_keys: whether an item may lack a key.
+
+    Raises:
+        ValueError: for another kind.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, kind: str = "auto", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if kind not in KINDS:
+            raise ValueError(f"intensity: found {kind!r}; allowed are {', '.join(KINDS)}")
+        self.kind = kind
+        self.over_all = NormalizeIntensity()
+        self.over_nonzero = NormalizeIntensity(nonzero=True)
+        self.clip = ClipIntensityPercentiles(*MR_PERCENTILES)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its volumes normalised."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            volume = item[key]
+            ct = is_ct(volume) if self.kind == "auto" else self.kind == "ct"
+            item[key] = self.over_all(volume.clamp(*CT_WINDOW)) if ct else self._mr(volume)
+        return item
+
+    def _mr(self, volume: Tensor) -> Tensor:
+        inside = volume != 0
+        if not inside.any():
+            return volume
+        clipped = volume.clone()
+        clipped[inside] = torch.as_tensor(self.clip(volume[inside].as_subclass(torch.Tensor)))
+        return torch.as_tensor(self.over_nonzero(clipped))

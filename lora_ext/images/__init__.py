@@ -1,0 +1,7 @@
+"""Images of every format in and out, their geometry in one place: NIfTI, NRRD, MetaImage, DICOM."""
+
+from lora_ext.images.image_file import ImageFile, case_name
+from lora_ext.images.reader import VolumeReader, open_image
+from lora_ext.images.writer import segmentation_writer
+
+__all__ = ["ImageFile", "VolumeReader", "case_name", "open_image", "segmentation_writer"]

@@ -1,0 +1,137 @@
+"""The image formats that are read and written, told apart by the endings of file names.
+
+An image on disk, whatever its format: header read, voxels not yet.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+NIFTI = (".nii.gz", ".nii")
+NRRD = (".nrrd", ".nhdr")
+META_IMAGE = (".mha", ".mhd")
+ENDINGS = (*NIFTI, *NRRD, *META_IMAGE)
+OUTPUT_ENDINGS = (".nii.gz", ".nrrd", ".mha")  # one file each, compressed
+
+
+def ending(path: str | os.PathLike[str]) -> str:
+    """Finds the ending that tells an image's format.
+
+    Args:
+        path: path of a file.
+
+    Returns:
+        One of `ENDINGS`, in lower case; empty for any other file.
+    """
+    name = os.path.basename(path).lower()
+    return next((known for known in ENDINGS if name.endswith(known)), "")
+
+
+def case_name(path: str | os.PathLike[str]) -> str:
+    """Names a case after its file: the file name without the ending of an image.
+
+    Args:
+        path: path of an image, or of a DICOM series' folder.
+
+    Returns:
+        The case name.
+    """
+    name = os.path.basename(path)
+    return name[: len(name) - len(ending(name))]
+
+
+def check_output_ending(output_ext: str) -> str:
+    """Checks the format that segmentations are to be written in.
+
+    Args:
+        output_ext: a file ending.
+
+    Returns:
+        `output_ext`, unchanged.
+
+    Raises:
+        ValueError: it is none of `OUTPUT_ENDINGS`.
+    """
+    if output_ext not in OUTPUT_ENDINGS:
+        raise ValueError(
+            f"output_ext: found {output_ext!r}; allowed are {', '.join(OUTPUT_ENDINGS)}"
+        )
+    return output_ext
+
+
+_ITK_PREFIX = re.compile(r"^.*?ITK ERROR: \w+\(0x[0-9a-f]+\): ")  # source file, line, address
+_GRID_TOLERANCE = 1e-3  # mm; formats round alike numbers in their own ways
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One file, or one DICOM series.
+
+    Attributes:
+        path: the file, or the folder of the series.
+        shape: (H, W, D), or (H, W, D, C) with the channels last.
+        affine: from voxel indices to mm, (4, 4), in RAS as nibabel has it.
+        read: reads the voxels, of `shape`; raises ValueError if the file is damaged.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    read: Callable[[], np.ndarray]
+
+    @property
+    def num_channels(self) -> int:
+        """How many channels the image has, 1 without a channel axis."""
+        return self.shape[3] if len(self.shape) == 4 else 1
+
+
+def damaged(path: str, error: BaseException) -> ValueError:
+    """Makes the error for a file that cannot be read.
+
+    Args:
+        path: the file.
+        error: what the library said.
+
+    Returns:
+        The error to raise.
+    """
+    reason = _ITK_PREFIX.sub("", " ".join(str(error).split())).partition(" Reason: ")[0]
+    return ValueError(
+        f"{path}: found a damaged or truncated file ({reason}); allowed are whole files"
+    )
+
+
+def check_same_grid(reference: ImageFile, image: ImageFile) -> None:
+    """Checks that two images have the same voxels: nothing is resampled silently.
+
+    Args:
+        reference: the image that gives the grid.
+        image: the one to compare with it.
+
+    Raises:
+        ValueError: another shape, or an affine that differs by more than 0.001 mm somewhere.
+    """
+    if image.shape[:3] != reference.shape[:3]:
+        raise ValueError(
+            f"{image.path}: found the shape {_size(image)}; "
+            f"allowed is that of {reference.path}, {_size(reference)}"
+        )
+    if not np.allclose(image.affine, reference.affine, rtol=0, atol=_GRID_TOLERANCE):
+        raise ValueError(
+            f"{image.path}: found the affine {_rounded(image.affine)}; "
+            f"allowed is that of {reference.path}, {_rounded(reference.affine)}"
+        )
+
+
+def _size(image: ImageFile) -> str:
+    spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
+    return f"{image.shape[:3]} at {'x'.join(f'{length:.4g}' for length in spacing)} mm"
+
+
+def _rounded(affine: np.ndarray) -> list[list[float]]:
+    return (np.round(affine, 5) + 0.0).tolist()  # + 0.0: no minus zero

@@ -1,0 +1,173 @@
+"""The shared single-channel ViT: every image channel is encoded on its own, by the same weights.
+
+The C channels of an image are folded into the batch, channel-major, and run together ("batched").
+Inside ``with encoder.channels("FLAIR"):`` the encoder takes that channel alone and uses that
+channel's adapters alone ("switched", the paper's dynamic adapter switching, section 2.2). The two
+agree to float rounding, in the output and in the gradients::
+
+    image (B, C, H, W, D) -> fold -> (C * B, 1, H, W, D) -> ViT -> 4 taps, each (B, C, N, hidden)
+"""
+
+# No `from __future__ import annotations` here: TorchScript reads the class annotations.
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from monai.networks.nets import ViT
+from torch import Tensor, nn
+
+from lora_ext.networks.checkpointing import recompute as keep_inputs_only
+from lora_ext.networks.lora import ChannelLoRALinear
+
+PATCH_SIZE = 16  # voxels along each axis (paper section 2.2: ViT-Base, patches of 16^3)
+
+
+class ChannelEncoder(ViT):
+    """MONAI's ViT on one-channel volumes, shared by all channels of the image.
+
+    Its keys are MONAI's (``patch_embedding.*``, ``blocks.*``, ``norm.*``), without the
+    ``norm_cross_attn`` tensors that MONAI 1.6.1 creates and never uses: they get no gradient,
+    break default DDP and falsify parameter counts.
+
+    Args:
+        channel_names: one name per image channel, such as ``("FLAIR", "T1w")``.
+        img_size: size of the input volume in voxels.
+        hidden_size: width of a token.
+        mlp_dim: width of the MLP's hidden layer.
+        num_layers: number of transformer blocks.
+        num_heads: attention heads per block.
+        recompute: in training, keep no activations inside the blocks.
+
+    Raises:
+        ValueError: if the names repeat, `img_size` is not made of whole patches, or `hidden_size`
+            is not a multiple of `num_heads`.
+    """
+
+    taps: list[int]
+
+    def __init__(
+        self,
+        channel_names: Sequence[str],
+        img_size: Sequence[int],
+        *,
+        hidden_size: int = 768,
+        mlp_dim: int = 3072,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        recompute: bool = False,
+    ) -> None:
+        _check_sizes(channel_names, img_size, hidden_size, num_layers, num_heads)
+        super().__init__(
+            in_channels=1,
+            img_size=img_size,
+            patch_size=PATCH_SIZE,
+            hidden_size=hidden_size,
+            mlp_dim=mlp_dim,
+            num_layers=num_layers,
+            num_heads=num_heads,
+        )
+        self.channel_names = tuple(channel_names)
+        self.channel_count = len(self.channel_names)
+        self.img_size = list(img_size)
+        # MONAI UNETR's skips 3, 6 and 9 of 12, at any depth; the normed output is the fourth tap.
+        self.taps = [k * num_layers // 4 for k in (1, 2, 3)]
+        for block in self.blocks:
+            block.norm_cross_attn = nn.Identity()
+            block.attn.use_flash_attention = (
+                True  # scaled_dot_product_attention, MONAI's own switch
+            )
+            if recompute:
+                keep_inputs_only(block)
+
+    @contextmanager
+    def channels(self, *channels: str | int) -> "Iterator[ChannelEncoder]":
+        """Run the encoder on these channels alone, with their adapters alone.
+
+        Args:
+            channels: names (case-insensitive) or indices, in the order in which the input of
+                `forward` holds them.
+
+        Yields:
+            The encoder itself.
+
+        Raises:
+            ValueError: for an unknown channel, or none at all.
+        """
+        chosen = [self._channel_index(channel) for channel in channels]
+        if not chosen:
+            raise ValueError(f"name at least one channel of {list(self.channel_names)}")
+        layers = [m for m in self.modules() if isinstance(m, ChannelLoRALinear)]
+        before = self.channel_count, [layer.active for layer in layers]
+        self._activate(layers, [chosen] * len(layers), len(chosen))
+        try:
+            yield self
+        finally:
+            self._activate(layers, before[1], before[0])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Encode every channel of an image with the shared weights and its own adapters.
+
+        Args:
+            x: image, shape (B, C, H, W, D), with the active channels in their order.
+
+        Returns:
+            The four taps (three blocks and the normed output), each (B, C, N, hidden_size), where
+            N is the number of patches.
+
+        Raises:
+            ValueError: if `x` has another number of channels or another size.
+        """
+        if x.dim() != 5 or x.shape[1] != self.channel_count or list(x.shape[2:]) != self.img_size:
+            raise ValueError(
+                f"the encoder takes (batch, {self.channel_count}, "
+                f"{self.img_size[0]}, {self.img_size[1]}, {self.img_size[2]}) "
+                f"images; got {list(x.shape)}"
+            )
+        batch = x.shape[0]
+        folded = x.transpose(0, 1).reshape([-1, 1] + self.img_size)  # noqa: RUF005 (TorchScript)
+        tokens = self.patch_embedding(folded)
+        hidden: list[Tensor] = []
+        for block in self.blocks:
+            tokens = block(tokens)
+            hidden.append(tokens)
+        outputs = [hidden[tap] for tap in self.taps]
+        outputs.append(self.norm(tokens))
+        return [self._unfold(tap, batch) for tap in outputs]
+
+    def _unfold(self, tokens: Tensor, batch: int) -> Tensor:
+        """(C * B, N, hidden), channel-major -> (B, C, N, hidden)."""
+        return tokens.reshape(-1, batch, tokens.shape[1], tokens.shape[2]).transpose(0, 1)
+
+    def _channel_index(self, channel: str | int) -> int:
+        names = [name.lower() for name in self.channel_names]
+        if isinstance(channel, str) and channel.lower() in names:
+            return names.index(channel.lower())
+        if isinstance(channel, int) and 0 <= channel < len(names):
+            return channel
+        raise ValueError(f"unknown channel {channel!r}; known are {list(self.channel_names)}")
+
+    def _activate(
+        self, layers: list[ChannelLoRALinear], active: list[list[int]], count: int
+    ) -> None:
+        self.channel_count = count
+        for layer, channels in zip(layers, active, strict=True):
+            layer.active = channels
+
+
+def _check_sizes(
+    channel_names: Sequence[str],
+    img_size: Sequence[int],
+    hidden_size: int,
+    num_layers: int,
+    num_heads: int,
+) -> None:
+    lowered = [name.lower() for name in channel_names]
+    if not lowered or len(set(lowered)) != len(lowered):
+        raise ValueError(f"channel names must differ and be at least one; got {channel_names}")
+    sizes = list(img_size)
+    if len(sizes) != 3 or any(s < PATCH_SIZE or s % PATCH_SIZE for s in sizes):
+        raise ValueError(f"img_size must be three multiples of {PATCH_SIZE} voxels; got {sizes}")
+    if num_layers < 1 or num_heads < 1 or hidden_size < 1 or hidden_size % num_heads:
+        raise ValueError(
+            "num_layers must be at least 1 and hidden_size a multiple of num_heads; got "
+            f"num_layers={num_layers}, hidden_size={hidden_size}, num_heads={num_heads}"
+        )

@@ -1,0 +1,186 @@
+"""A batch of volumes as MONAI's engines take it: the volume is its own target.
+
+Keep the best auto-encoder, and its encoder as the file that ``pretrained`` takes.
+
+What a pre-training run says in the console.
+
+Reconstructions of held-out volumes, as PNG and in TensorBoard.
+
+What an evaluation of held-out volumes leaves: ``metrics.json`` and a line in the console.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import TensorBoardHandler
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lora_ext.figures.overlay import save_figure
+from lora_ext.figures.reconstruction import reconstruction_figure
+from lora_ext.files import whole_file
+from lora_ext.pretraining.autoencoder import VolumeAutoEncoder
+from lora_ext.pretraining.loss import MaskedPatchLoss, mean_only_loss, reconstruct
+from lora_ext.training.checkpoints import BestModel
+from lora_ext.training.log import TrainingLog
+from lora_ext.training.tracking import log_figure
+from lora_ext.weights import save_encoder, save_model
+
+
+def volume_as_target(
+    batch: dict[str, Any],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Move a batch's volumes to the device, once, as plain tensors.
+
+    Args:
+        batch: its ``image`` has shape (B, 1, H, W, D).
+        device: where to.
+        non_blocking: see `torch.Tensor.to`.
+        **kwargs: further arguments of `torch.Tensor.to`.
+
+    Returns:
+        Input and target, the same tensor.
+    """
+    volume = torch.as_tensor(batch["image"]).as_subclass(torch.Tensor)
+    volume = volume.to(device=device, non_blocking=non_blocking, **kwargs)
+    return volume, volume
+
+
+class BestEncoder(BestModel):
+    """Save whenever validation's key metric is the best so far.
+
+    Args:
+        network: the auto-encoder.
+        ckpt_dir: folder for ``model.pt`` (the whole auto-encoder), ``network.json`` and
+            ``encoder.safetensors``.
+    """
+
+    def __init__(self, network: VolumeAutoEncoder, ckpt_dir: str | os.PathLike[str]) -> None:
+        super().__init__(network, ckpt_dir)  # type: ignore[arg-type]
+        self.autoencoder = network
+
+    def save(self, epoch: int) -> None:
+        """Write the auto-encoder and its encoder, which says the epoch that it is of."""
+        save_model(self.autoencoder, self.ckpt_dir / "model.pt")
+        config = self.autoencoder.config
+        save_encoder(
+            self.autoencoder.state_dict(),
+            self.ckpt_dir / "encoder.safetensors",
+            img_size=config["img_size"],
+            num_heads=config["num_heads"],
+            masking_ratio=config["masking_ratio"],
+            epoch=epoch,
+        )
+
+
+logger = logging.getLogger(__name__)
+
+
+class PretrainingLog(TrainingLog):
+    """A progress bar with the loss, a line per epoch, and the held-out loss after validation.
+
+    A loss that is not finite ends the run with an error, since nothing useful can follow.
+
+    Args:
+        validator: the evaluator that the trainer runs.
+        optimizer: to show the learning rate.
+    """
+
+    def __init__(self, validator: Engine, optimizer: Optimizer) -> None:
+        super().__init__(validator, [], optimizer, key_metric="val_explained")
+
+    def _end_validation(self, validator: Engine, trainer: Engine) -> None:
+        state: Any = validator.state  # MONAI adds the best metric to it
+        logger.info(
+            "epoch %d/%d: held-out masked-patch loss %.4f, %.4f for the patches' means alone; "
+            "%.1f %% of their detail predicted (best %.1f %% in epoch %d)",
+            trainer.state.epoch,
+            trainer.state.max_epochs,
+            state.metrics["val_loss"],
+            state.metrics["val_mean_only_loss"],
+            100 * state.metrics[self.key_metric],
+            100 * state.best_metric,
+            state.best_metric_epoch,
+        )
+
+
+class ReconstructionPanels(TensorBoardHandler):
+    """After every validation iteration, draw the volumes until `limit` are drawn.
+
+    A picture's title gives the volume's masked-patch loss and that of the patches' means.
+
+    Args:
+        output_dir: pictures go to its ``figures`` folder, named after the volume; a later
+            validation replaces them. TensorBoard, and MLflow if it is on, get the first one.
+        limit: number of volumes to draw at each validation.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike[str], limit: int = 4) -> None:
+        super().__init__(log_dir=os.fspath(output_dir))
+        self.folder = Path(output_dir) / "figures"
+        self.limit = limit
+        self.drawn = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a MONAI evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
+
+    def _begin(self) -> None:
+        self.drawn = 0
+
+    def _draw(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        batch: Any = engine.state.batch
+        volumes, (patches, mask) = output["image"], output["pred"]
+        for index in range(min(len(volumes), self.limit - self.drawn)):
+            one = slice(index, index + 1)
+            volume, prediction = volumes[one], (patches[one], mask[one])
+            parts = {k: v[0].cpu() for k, v in reconstruct(volume, *prediction).items()}
+            case = batch["case"][index] if "case" in batch else f"volume {self.drawn}"
+            loss = float(MaskedPatchLoss()(prediction, volume))
+            title = f"{case}: loss {loss:.3f}, patch means {mean_only_loss(volume, mask[one]):.3f}"
+            figure = reconstruction_figure(volume[0].cpu(), parts, title)
+            save_figure(figure, self.folder / f"{case}.png")
+            if self.drawn == 0:
+                self._writer.add_figure("reconstruction", figure, engine.state.epoch)
+                self._writer.flush()
+                log_figure(engine, figure, f"reconstruction/epoch_{engine.state.epoch:04d}.png")
+            self.drawn += 1
+
+
+class VolumeReport:
+    """Write the held-out metrics when an evaluation ends.
+
+    Args:
+        output_dir: folder of ``metrics.json``.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
+        self.path = Path(output_dir) / "metrics.json"
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a MONAI evaluator."""
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def write(self, engine: Engine) -> None:
+        """Write and log the metrics."""
+        metrics: dict[str, Any] = {k: float(v) for k, v in engine.state.metrics.items()}
+        with whole_file(self.path) as draft:
+            draft.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        logger.info(
+            "held-out masked-patch loss %.4f, %.4f for the patches' means alone; written to %s",
+            metrics["val_loss"],
+            metrics["val_mean_only_loss"],
+            self.path.parent,
+        )

@@ -1,0 +1,133 @@
+"""What a run does before its first step: the cases counted and named, the weights brought in.
+
+These are handlers, and not entries of ``initialize``, so that no run can go on without them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ignite.engine import Engine, Events
+from monai.handlers import CheckpointLoader
+
+from lora_ext.training.processes import check_shares
+from lora_ext.weights import load_model, start_encoder
+
+if TYPE_CHECKING:
+    from lora_ext.networks import ChannelLoRAUNETR
+
+logger = logging.getLogger(__name__)
+
+
+class StartTraining:
+    """Say which cases a training has, and bring its encoder to where the regime starts from.
+
+    A trainer that has MONAI's ``CheckpointLoader`` goes on from the whole model that it loads; the
+    encoder then stays as loaded, and the model is validated before the first epoch.
+
+    Args:
+        validator: the evaluator that the trainer runs.
+        network: the network; None where there is no encoder to start from (pre-training).
+        pretrained: see `start_encoder`.
+        ckpt_dir: see `start_encoder`.
+        bundle_root: see `start_encoder`.
+    """
+
+    def __init__(
+        self,
+        validator: Engine,
+        network: ChannelLoRAUNETR | None = None,
+        pretrained: str | None = None,
+        ckpt_dir: str | os.PathLike[str] | None = None,
+        bundle_root: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.validator = validator
+        self.network = network
+        self.places = (pretrained, ckpt_dir, bundle_root)
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a MONAI trainer. Attach it before what restores an interrupted run."""
+        engine.add_event_handler(Events.STARTED, self.begin)
+
+    def begin(self, engine: Engine) -> None:
+        """Check the cases and load the encoder.
+
+        Raises:
+            ValueError: without a validation case for every process, or if the encoder does not fit.
+        """
+        held_out = _check_validation(self.validator)
+        logger.info(
+            "%d training %s, %d for validation (%s)",
+            len(_items(engine)), "cases" if self.network else "volumes", len(held_out),
+            _shown(held_out),
+        )  # fmt: skip
+        if self.network is None:
+            return
+        if _loads_a_model(engine):
+            logger.info("going on from the whole model that CheckpointLoader loads")
+            engine.add_event_handler(Events.EPOCH_STARTED(once=1), self._validate)
+        else:
+            start_encoder(self.network, *self.places)
+
+    def _validate(self) -> None:
+        self.validator.run(0)  # type: ignore[arg-type]  # a MONAI evaluator takes the epoch
+
+
+class LoadModel:
+    """Load the whole model before an evaluation or inference begins.
+
+    Args:
+        network: the network to load it into.
+        ckpt_dir: folder of ``model.pt``.
+    """
+
+    def __init__(self, network: Any, ckpt_dir: str | os.PathLike[str]) -> None:
+        self.network = network
+        self.path = Path(ckpt_dir) / "model.pt"
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a MONAI evaluator."""
+        engine.add_event_handler(Events.STARTED, self.load)
+
+    def load(self, engine: Engine) -> None:
+        """Load ``model.pt``.
+
+        Raises:
+            ValueError: without a case, or if the model is missing or does not fit.
+        """
+        items = _check_validation(engine)
+        load_model(self.network, self.path)
+        logger.info("model of %s, %d cases (%s)", self.path, len(items), _shown(items))
+
+
+def _items(engine: Any) -> Sequence[Any]:
+    """The items that an engine's data loader reads, as the config lists them."""
+    return engine.data_loader.dataset.data
+
+
+def _check_validation(validator: Any) -> Sequence[Any]:
+    items = _items(validator)
+    if not items:
+        raise ValueError(
+            "validation cases: expected at least one, got none; the model that is kept is the best "
+            "in validation (MONAI Label: val_split above 0 and two labels or more)"
+        )
+    check_shares(items)
+    return items
+
+
+def _shown(items: Sequence[Any]) -> str:
+    names = [
+        str(item.get("case", item.get("image"))) if isinstance(item, Mapping) else str(item)
+        for item in items[:4]
+    ]
+    return ", ".join(names) + (", ..." if len(items) > 4 else "")
+
+
+def _loads_a_model(engine: Engine) -> bool:
+    listeners = engine._event_handlers.get(Events.STARTED, [])
+    return any(isinstance(listener, CheckpointLoader) for listener, *_ in listeners)

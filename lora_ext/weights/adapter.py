@@ -1,0 +1,102 @@
+"""Adapter files: everything that was trained on top of a shared, frozen encoder.
+
+An adapter file holds the adapters, the fusion and the decoder, and not the encoder, so it is a
+fraction of the model's size; one encoder serves many tasks. The two only fit together, so the file
+remembers a fingerprint of the encoder that it was trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from lora_ext.files import whole_file
+from lora_ext.networks.regimes import REGIMES, parameter_parts
+from lora_ext.weights.reading import read_metadata, read_tensors
+
+if TYPE_CHECKING:
+    from lora_ext.networks.unetr import ChannelLoRAUNETR
+
+
+FORMAT = "lora_ext adapter 1"
+# Settings that change what a network computes, and that its tensors do not show.
+UNSEEN = {"lora_alpha", "lora_scaling", "num_heads", "modalities"}
+
+
+def encoder_fingerprint(network: ChannelLoRAUNETR) -> str:
+    """SHA-256 over the shared encoder's weights, without adapters."""
+    digest = hashlib.sha256()
+    for parameter in parameter_parts(network)["encoder"]:
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def adapter_tensors(network: ChannelLoRAUNETR) -> dict[str, Tensor]:
+    """Everything but the shared encoder, by the network's own keys."""
+    base = {id(p) for p in parameter_parts(network)["encoder"]}
+    return {k: p.detach() for k, p in network.named_parameters() if id(p) not in base}
+
+
+def save_adapter(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
+    """Write adapters, fusion and decoder to a ``.safetensors`` file, whole or not at all.
+
+    Args:
+        network: a network whose regime leaves the encoder as it was.
+        path: the file to write.
+
+    Raises:
+        ValueError: if the regime trains the encoder, since the file could not restore it.
+    """
+    if "encoder" in REGIMES[network.regime].trained:
+        raise ValueError(
+            f"regime {network.regime!r} trains the encoder, which an adapter file does not hold; "
+            "save the whole model, or use one of "
+            f"{[k for k, r in REGIMES.items() if 'encoder' not in r.trained]}"
+        )
+    tensors = {k: v.cpu().contiguous() for k, v in adapter_tensors(network).items()}
+    metadata = {
+        "format": FORMAT,
+        "network": json.dumps(network.config),
+        "encoder_sha256": encoder_fingerprint(network),
+    }
+    with whole_file(path) as draft:
+        safetensors.torch.save_file(tensors, draft, metadata=metadata)
+
+
+def load_adapter(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
+    """Load an adapter file into a network that has the encoder it was trained on, in place.
+
+    Args:
+        network: network of the same regime and sizes, its pre-trained encoder loaded already.
+        path: a file that `save_adapter` wrote.
+
+    Raises:
+        ValueError: if it is no adapter file, was made for another encoder, or does not fit.
+    """
+    tensors, metadata = read_tensors(path), read_metadata(path)
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format")
+        raise ValueError(f"{path}: not an adapter file; format is {found!r}, not {FORMAT!r}")
+    targets = adapter_tensors(network)
+    made = json.loads(metadata["network"])
+    wrong = {k: v for k, v in made.items() if k != "encoder" and network.config.get(k) != v}
+    fits = tensors.keys() == targets.keys() and all(
+        tensors[k].shape == targets[k].shape for k in targets
+    )
+    adapters = REGIMES[network.regime].adapters
+    unseen = {k for k in wrong if k in UNSEEN and (adapters or not k.startswith("lora_"))}
+    if not fits or unseen:
+        raise ValueError(f"{path}: made for a network with {wrong}; this one differs there")
+    if metadata["encoder_sha256"] != encoder_fingerprint(network):
+        raise ValueError(
+            f"{path}: trained on another encoder than this network holds; load that encoder first"
+        )
+    with torch.no_grad():
+        for key, target in targets.items():
+            target.copy_(tensors[key])

@@ -1,0 +1,73 @@
+"""Whole models: ``model.pt``, a flat state dict, and what the network was built with.
+
+The latter is written to ``network.json`` beside it and into the file itself (`networks.config`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from lora_ext.files import whole_file
+from lora_ext.networks.config import misfit, with_record
+from lora_ext.weights.reading import read_tensors
+
+
+class Configured(Protocol):
+    """A network that says what it was built with: ours, an auto-encoder, a reference network."""
+
+    config: dict[str, Any]
+
+    def state_dict(self) -> Any:
+        """As `torch.nn.Module.state_dict`."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True) -> Any:
+        """As `torch.nn.Module.load_state_dict`."""
+
+
+def save_model(network: Configured, path: str | os.PathLike[str]) -> None:
+    """Write a complete, flat state dict, and ``network.json`` beside it.
+
+    Args:
+        network: the network to save.
+        path: the file to write, loadable with ``weights_only=True`` and ``strict=True``.
+    """
+    with whole_file(Path(path).with_name("network.json")) as draft:
+        draft.write_text(json.dumps(network.config, indent=2) + "\n", encoding="utf-8")
+    with whole_file(path) as draft:
+        tensors = {k: v.cpu() for k, v in network.state_dict().items()}
+        torch.save(with_record(tensors, network.config), draft)
+
+
+def load_model(network: Configured, path: str | os.PathLike[str]) -> None:
+    """Load a whole model into a network, in place, every key of it.
+
+    Args:
+        network: a network built with the same sizes.
+        path: a file that `save_model` or MONAI's ``CheckpointSaver`` wrote.
+
+    Raises:
+        ValueError: if the file is missing, or was made by a network built otherwise; the message
+            then lists the flags to pass.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no trained model there; run 'training' first, or set ckpt_dir")
+    tensors = read_tensors(path)
+    record = Path(path).with_name("network.json")
+    if record.is_file():
+        made = json.loads(record.read_text(encoding="utf-8"))
+        found = misfit(made, network.config)
+        if found is not None:
+            raise ValueError(f"{path}: {found}")
+        network.config["encoder"] = made.get("encoder")
+    try:
+        network.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:3]]
+        raise ValueError(
+            f"{path}: does not fit this network, which has {network.config}: {' '.join(lines)}"
+        ) from error

@@ -1,0 +1,72 @@
+"""Segmentations in each format, read by another library than wrote them where there is one."""
+
+from __future__ import annotations
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import SaveImage
+
+from lora_ext.images.writer import segmentation_writer
+
+
+@pytest.fixture
+def save(tmp_path, oblique):
+    """A function that saves a label map named pat.1.b in a format -> its path."""
+
+    def run(output_ext, depth=60):
+        labels = torch.zeros(1, 40, 50, depth, dtype=torch.uint8)
+        labels[0, 1, 2, min(3, depth - 1)] = 3
+        meta = {"filename_or_obj": "pat.1.b.nii.gz", "affine": oblique, "original_affine": oblique}
+        SaveImage(
+            output_dir=tmp_path,
+            output_postfix="",
+            output_ext=output_ext,
+            writer=segmentation_writer(output_ext),
+            output_dtype=np.uint8,
+            separate_folder=False,
+            print_log=False,
+        )(MetaTensor(labels, meta=meta))
+        return tmp_path / f"pat.1.b{output_ext}"
+
+    return run
+
+
+@pytest.mark.parametrize("output_ext", [".nii.gz", ".nrrd", ".mha"])
+def test_a_label_map_is_written_as_bytes_on_its_grid_under_the_cases_name(
+    save, oblique, output_ext
+):
+    image = itk.imread(str(save(output_ext)))
+    values = itk.array_from_image(image)
+    assert values.dtype == np.uint8
+    assert np.argwhere(values).tolist() == [[3, 2, 1]]
+    place = image.TransformIndexToPhysicalPoint([1, 2, 3])
+    np.testing.assert_allclose([-1, -1, 1] * np.array(place), (oblique @ [1, 2, 3, 1])[:3], 1e-5)
+
+
+def test_nifti_has_the_affine_in_nibabel_too(save, oblique):
+    image = nib.load(save(".nii.gz"))
+    np.testing.assert_allclose(image.affine, oblique, atol=1e-5)
+    assert image.get_data_dtype() == np.uint8
+
+
+@pytest.mark.parametrize("output_ext", [".nii.gz", ".nrrd", ".mha"])
+def test_files_are_compressed(save, output_ext):
+    assert save(output_ext).stat().st_size < 40 * 50 * 60 / 50
+
+
+@pytest.mark.parametrize("output_ext", [".nii.gz", ".nrrd", ".mha"])
+def test_a_single_slice_stays_a_volume_in_its_place(save, oblique, output_ext):
+    image = itk.imread(str(save(output_ext, depth=1)))
+    assert list(itk.size(image)) == [40, 50, 1]
+    assert itk.array_from_image(image)[0, 2, 1] == 3
+    place = image.TransformIndexToPhysicalPoint([1, 2, 0])
+    np.testing.assert_allclose([-1, -1, 1] * np.array(place), (oblique @ [1, 2, 0, 1])[:3], 1e-5)
+
+
+def test_another_format_is_refused():
+    with pytest.raises(ValueError, match=r"output_ext: found '\.dcm'; allowed are \.nii\.gz, "):
+        segmentation_writer(".dcm")
