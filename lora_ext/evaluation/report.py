@@ -24,14 +24,16 @@ from lora_ext.images.image_file import case_name
 
 logger = logging.getLogger("lora_ext")
 
+PICTURE = "picture"  # key of the image as it is in the file, for the figures
+
 
 class CaseReport:
     """Ignite handler that measures each evaluated case and writes the report at the end.
 
     It reads `engine.state.output`, a list of one dictionary per case (decollated): `pred` and
     `label`, binary (R, H, W, D) on the same grid, the label a `MetaTensor` that knows its
-    spacing; `case` (the name) where there is one, else the name of the label's file; and `image`
-    (C, H, W, D) for the figures. In `output_dir` it writes
+    spacing; `case` (the name) where there is one, else the name of the label's file; and `picture`
+    (C, H, W, D), the image as it is in the file, for the figures. In `output_dir` it writes
 
     - `cases.csv`: one row per case and region,
     - `metrics.json`: the summary, every case and the rule for empty regions,
@@ -142,8 +144,8 @@ class CaseReport:
         self._measured[source or case] = case_metrics(
             item[CommonKeys.PRED], label, label.pixdim.tolist(), self.regions, case=case
         )
-        if self.figures and CommonKeys.IMAGE in item:
-            self._draw(case, item[CommonKeys.IMAGE], label, item[CommonKeys.PRED])
+        if self.figures and PICTURE in item:
+            self._draw(case, item[PICTURE], label, item[CommonKeys.PRED])
 
     def _draw(
         self, case: str, image: torch.Tensor, label: MetaTensor, prediction: torch.Tensor
