@@ -16,7 +16,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_reduce
+from torch.distributed._functional_collectives import all_reduce
 
 PATIENCE = timedelta(hours=1)  # rank 0 reads all files of a new data set while the others wait
 COMMAND = "torchrun --standalone --nproc_per_node=2 -m monai.bundle run training ..."
@@ -122,7 +122,9 @@ def sum_over_processes(values: Tensor) -> Tensor:
         every process computes the same loss from the sum, ``DistributedDataParallel``'s mean of
         the gradients is the gradient of that loss.
     """
-    return all_reduce(values) if idist.get_world_size() > 1 else values
+    if idist.get_world_size() == 1:
+        return values
+    return all_reduce(values, "sum", distributed.group.WORLD)  # type: ignore[arg-type]
 
 
 def _started(name: str) -> int:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Top-level keys of a config that are literal and no settings of the run; the first describes the
 # bundle, the last two may hold a server's password.
 NO_SETTINGS = {
-    "_meta_", "rank_zero", "save_execute_config", "experiment_name", "run_name", "is_not_rank0",
+    "_meta_", "save_execute_config", "experiment_name", "run_name", "is_not_rank0",
     "tracking_uri", "tracking",
 }  # fmt: skip
 

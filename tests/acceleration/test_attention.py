@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.networks.blocks import SABlock
 
-from lora_ext.acceleration import attention
+from lora_ext.acceleration import accelerate, attention
 from lora_ext.acceleration.attention import Attention
 from lora_ext.networks.encoder import ChannelEncoder
 
@@ -65,6 +65,14 @@ def test_mask_hides_tokens(pair):
     torch.testing.assert_close(ours(x, mask)[:, :3], ours(changed, mask)[:, :3])
 
 
-def test_every_block_of_the_encoder_has_it():
+def test_every_block_of_an_accelerated_encoder_has_it_and_of_a_plain_one_monais():
     encoder = ChannelEncoder(["a"], (16, 16, 16), hidden_size=24, num_layers=4, num_heads=3)
+    assert {type(block.attn) for block in encoder.blocks} == {SABlock}
+    accelerate(encoder, "cpu", "on")
     assert {type(block.attn) for block in encoder.blocks} == {Attention}
+
+
+def test_plain_encoder_never_holds_the_matrix(calls):
+    encoder = ChannelEncoder(["a"], (16, 16, 16), hidden_size=24, num_layers=4, num_heads=3)
+    encoder(torch.rand(1, 1, 16, 16, 16))
+    assert len(calls) == 4

@@ -2,7 +2,6 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
 from lora_ext.acceleration.instance_norm import SLOPE, instance_norm
@@ -194,19 +193,6 @@ def test_tensor_that_is_kept_is_the_one_that_the_next_convolution_keeps():
     x, kernel = features(1, 3, 8, 8, 8), torch.randn(3, 3, 3, 3, 3)
     sizes = kept_sizes(lambda: functional.conv3d(instance_norm(x), kernel, padding=1))
     assert sizes.count(x.numel()) == 1
-
-
-class Block(nn.Module):
-    def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        return instance_norm(instance_norm(x), residual, 0.2) + instance_norm(x, None, 1.0)
-
-
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of functional.instance_norm
-def test_scripted_and_traced_modules_give_the_same():
-    x, residual = features(2, 3, 4, 5, 6).detach(), features(2, 3, 4, 5, 6, seed=1).detach()
-    expected = Block()(x, residual)
-    for exported in (torch.jit.script(Block()), torch.jit.trace(Block(), (x, residual))):
-        torch.testing.assert_close(exported(x, residual), expected)
 
 
 @pytest.mark.parametrize(("add", "slope"), CASES)

@@ -9,7 +9,7 @@ from lora_ext.acceleration import keep_freed_memory
 
 FAULTS = """
 import resource, sys, torch
-from lora_ext.training import keep_freed_memory
+from lora_ext.acceleration import keep_freed_memory
 if sys.argv[1] == "keep":
     sys.exit(77) if not keep_freed_memory("cpu") else None
 elif sys.argv[1] == "back":

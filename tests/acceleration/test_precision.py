@@ -1,52 +1,62 @@
 import pytest
 import torch
-from monai.inferers import SimpleInferer, SlidingWindowInferer
+from monai.inferers import SlidingWindowInferer
 
-from lora_ext.acceleration import CPUPrecisionInferer
-from lora_ext.acceleration import cpu as precision
+from lora_ext.acceleration import accelerate, precision
 
 
 @pytest.fixture
-def has_bfloat16(monkeypatch):
-    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
+def network(monkeypatch):
+    """A function that builds a network for a CPU with bfloat16 instructions, or without."""
+
+    def build(amp, fast=True, device="cpu"):
+        monkeypatch.setattr("lora_ext.acceleration.has_fast_bfloat16", lambda device: fast)
+        torch.manual_seed(0)
+        return accelerate(torch.nn.Conv3d(1, 2, 3, padding=1), device, "off", amp=amp)
+
+    return build
 
 
-def test_network_runs_in_bfloat16_and_gives_float32(has_bfloat16):
-    seen = []
-    network = torch.nn.Conv3d(1, 2, 3, padding=1)
-    network.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
-    output = CPUPrecisionInferer(SimpleInferer(), "cpu", True)(torch.rand(1, 1, 8, 8, 8), network)
-    assert seen == [torch.bfloat16]
+IMAGE = torch.rand(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(0))
+
+
+def test_network_runs_in_bfloat16_and_gives_float32(network):
+    seen, lower = [], network(amp=True)
+    convolve = torch.nn.Conv3d._conv_forward
+    lower._conv_forward = lambda *a: seen.append(convolve(lower, *a)) or seen[-1]
+    output = lower(IMAGE)
+    assert [made.dtype for made in seen] == [torch.bfloat16]
     assert output.dtype == torch.float32
     output.sum().backward()
-    assert network.weight.grad.dtype == network.weight.dtype == torch.float32
+    assert lower.weight.grad.dtype == lower.weight.dtype == torch.float32
 
 
-def test_windows_are_put_together_in_float32_close_to_the_plain_result(has_bfloat16):
-    torch.manual_seed(0)
-    network = torch.nn.Conv3d(1, 2, 3, padding=1)
+def test_windows_are_put_together_in_float32_close_to_the_plain_result(network):
     inferer = SlidingWindowInferer((16, 16, 16), overlap=0.5, mode="gaussian")
-    image = torch.rand(1, 1, 24, 24, 24)
     with torch.no_grad():
-        plain = inferer(image, network)
-        lower = CPUPrecisionInferer(inferer, "cpu", True)(image, network)
+        plain, lower = inferer(IMAGE, network(amp=False)), inferer(IMAGE, network(amp=True))
     assert lower.dtype == torch.float32
     assert not torch.equal(lower, plain)
     assert torch.allclose(lower, plain, atol=0.02)
 
 
-@pytest.mark.parametrize(("device", "amp"), [("cpu", False), ("cuda", True)])
-def test_elsewhere_it_is_the_other_inferer(has_bfloat16, device, amp):
-    network, image = torch.nn.Conv3d(1, 2, 3), torch.rand(1, 1, 8, 8, 8)
-    output = CPUPrecisionInferer(SimpleInferer(), device, amp)(image, network)
-    assert torch.equal(output, network(image))
+@pytest.mark.parametrize(("amp", "fast"), [(False, True), (True, False)])
+def test_network_stays_in_float32_without_the_wish_or_the_instructions(network, amp, fast):
+    plain = torch.nn.functional.conv3d(
+        IMAGE, network(amp, fast).weight, network(amp, fast).bias, padding=1
+    )
+    assert torch.equal(network(amp, fast)(IMAGE), plain)
 
 
-def test_cpu_without_bfloat16_instructions_keeps_float32(monkeypatch):
-    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
-    assert not CPUPrecisionInferer(SimpleInferer(), "cpu", True).active
+def test_output_of_several_parts_is_left_as_it_is():
+    class Parts(torch.nn.Module):
+        def forward(self, x):
+            return x, 1
+
+    parts = Parts()
+    precision.run_in_bfloat16(parts, "cpu")
+    assert isinstance(parts(torch.rand(2)), tuple)
 
 
-def test_output_of_several_parts_is_left_as_it_is(has_bfloat16):
-    parts = CPUPrecisionInferer(SimpleInferer(), "cpu", True)(torch.rand(2), lambda x: (x, 1))
-    assert isinstance(parts, tuple)
+def test_a_device_of_another_kind_has_no_fast_bfloat16():
+    assert not precision.has_fast_bfloat16("meta")

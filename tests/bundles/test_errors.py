@@ -53,7 +53,8 @@ def test_traceback_is_kept_on_demand(monkeypatch):
 
 FAIL = """
 import logging
-from lora_ext import processes
+import ignite.distributed as idist
+from lora_ext.training import processes
 from lora_ext.bundles import plain_errors
 from lora_ext.data import read_task
 
@@ -67,7 +68,7 @@ SENTENCE = re.compile(r"^error: .*$", re.MULTILINE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("who", ["True", "processes.rank() == 0", "processes.rank() == 1"])
+@pytest.mark.parametrize("who", ["True", "idist.get_rank() == 0", "idist.get_rank() == 1"])
 def test_of_two_processes_one_is_heard_and_both_end(in_two_processes, who):
     done = in_two_processes(FAIL.format(who=who, what="read_task('/nowhere')"))
     assert done.returncode == 1
@@ -80,6 +81,6 @@ def test_of_two_processes_one_is_heard_and_both_end(in_two_processes, who):
 
 @pytest.mark.slow
 def test_traceback_of_another_error_comes_from_the_process_it_is_of(in_two_processes):
-    done = in_two_processes(FAIL.format(who="processes.rank() == 1", what="int('seven')"))
+    done = in_two_processes(FAIL.format(who="idist.get_rank() == 1", what="int('seven')"))
     assert done.returncode == 1
     assert "[rank1]: ValueError: invalid literal" in done.stderr

@@ -10,7 +10,8 @@ from lora_ext.phantoms import ensure_phantoms, write_phantoms
 TWO = """
 import json, logging, sys
 from pathlib import Path
-from lora_ext import processes
+import ignite.distributed as idist
+from lora_ext.training import processes
 from lora_ext.data import fold_cases
 from lora_ext.data.phantoms import write_phantoms
 from lora_ext.data import ensure_phantoms, start
@@ -23,7 +24,7 @@ logging.getLogger("lora_ext.data.checks").addFilter(lambda entry: not read.appen
 ensure_phantoms("phantom_prostatex")
 items = fold_cases("phantom_prostatex", ["T2"], {"PZ": [1]}, fold=0, num_folds=8, seed=0,
                    record="eval/checked_cases.json")
-Path(f"{processes.rank()}.json").write_text(json.dumps([len(read), len(items["training"])]))
+Path(f"{idist.get_rank()}.json").write_text(json.dumps([len(read), len(items["training"])]))
 processes.leave()
 """
 

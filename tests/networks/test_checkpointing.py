@@ -1,10 +1,12 @@
+import copy
 import gc
 import weakref
 
 import pytest
 import torch
 
-from lora_ext.networks.checkpointing import recomputed
+from lora_ext.acceleration import accelerate
+from lora_ext.networks.checkpointing import recompute
 
 REGIMES = ["lora", "frozen", "baseline"]
 
@@ -16,15 +18,13 @@ class Kept:
         self.tensor = tensor
 
 
-@pytest.fixture
-def networks(small_network, wake_adapters):
+@pytest.fixture(params=["on", "off"])
+def networks(request, small_network, wake_adapters):
     """A function that builds the same network without and with checkpointing."""
 
     def build(regime):
-        return [
-            wake_adapters(small_network(regime=regime, activation_checkpointing=wanted))
-            for wanted in (False, True)
-        ]
+        pair = [small_network(regime=regime, activation_checkpointing=w) for w in (False, True)]
+        return [accelerate(wake_adapters(network), "cpu", request.param) for network in pair]
 
     return build
 
@@ -114,20 +114,24 @@ def test_frozen_weights_have_no_gradient(networks, regime):
 
 @pytest.mark.parametrize("regime", REGIMES)
 def test_nothing_is_computed_twice_without_gradients(networks, regime):
-    _, network = networks(regime)
-    calls = count_calls(network)
+    pair = networks(regime)
+    calls = [count_calls(network) for network in pair]
     with torch.no_grad():
-        network(images())
-    assert calls["encoder.blocks.0"] == 1
-    assert set(calls.values()) == {1}
+        for network in pair:
+            network(images())
+    assert calls[1]["encoder.blocks.0"] == 1
+    assert calls[1] == calls[0]
 
 
 def test_blocks_are_computed_twice_for_the_gradients_and_the_rest_once(networks):
-    _, network = networks("lora")
-    calls = count_calls(network)
-    loss_of(network).backward()
-    twice = {name for name, count in calls.items() if count == 2}
-    assert max(calls.values()) == 2
+    pair = networks("lora")
+    plain, calls = (count_calls(network) for network in pair)
+    for network in pair:
+        loss_of(network).backward()
+    twice = {name for name, count in calls.items() if count == 2 * plain[name]}
+    assert {name: plain[name] for name in calls.keys() - twice} == {
+        name: calls[name] for name in calls.keys() - twice
+    }
     assert {f"encoder.blocks.{k}.mlp.linear1" for k in range(4)} <= twice
     assert {"decoder.encoder1.layer.conv2", "decoder.decoder2.conv_block.conv2"} <= twice
     assert not {"encoder.patch_embedding", "fusion", "decoder", "decoder.out"} & twice
@@ -140,9 +144,26 @@ def test_blocks_of_a_frozen_encoder_are_computed_once(networks):
     assert {calls[f"encoder.blocks.{k}.mlp"] for k in range(4)} == {1}
 
 
+class Product(torch.nn.Module):
+    def forward(self, a, b, c):
+        return (a * b).exp() * c
+
+
+def test_a_copy_recomputes_its_own_parameters():
+    layer = torch.nn.Linear(3, 3)
+    recompute(layer)
+    other = copy.deepcopy(layer)
+    torch.nn.init.zeros_(other.weight)
+    other(torch.ones(1, 3)).sum().backward()
+    assert layer.weight.grad is None
+    assert torch.equal(other(torch.ones(1, 3))[0], other.bias)
+
+
 def test_several_inputs_get_their_gradients():
     a, b, c = (torch.randn(3, requires_grad=wanted) for wanted in (True, False, True))
-    recomputed(lambda *t: (t[0] * t[1]).exp() * t[2], a, b, c).sum().backward()
+    block = Product()
+    recompute(block)
+    block(a, b, c).sum().backward()
     torch.testing.assert_close(a.grad, (b * (a * b).exp() * c).detach())
     torch.testing.assert_close(c.grad, (a * b).exp().detach())
     assert b.grad is None
@@ -150,5 +171,6 @@ def test_several_inputs_get_their_gradients():
 
 def test_parameters_get_theirs_from_an_input_without():
     layer = torch.nn.Linear(3, 3)
-    recomputed(layer, torch.randn(2, 3)).sum().backward()
+    recompute(layer)
+    layer(torch.randn(2, 3)).sum().backward()
     assert layer.weight.grad is not None

@@ -72,7 +72,8 @@ TWO = """
 import torch
 from monai.losses import DiceLoss
 from torch import distributed, nn
-from lora_ext import processes
+import ignite.distributed as idist
+from lora_ext.training import processes
 from lora_ext.training import RegionDiceCELoss
 
 processes.join("cpu")
@@ -88,14 +89,14 @@ whole = whole + nn.functional.binary_cross_entropy_with_logits(logits, truth)
 expected = torch.autograd.grad(whole, network.parameters())
 
 parallel = nn.parallel.DistributedDataParallel(network)
-own = slice(processes.rank(), None, 2)
+own = slice(idist.get_rank(), None, 2)
 loss = RegionDiceCELoss()(parallel(images[own]), truth[own])
 loss.backward()
 torch.testing.assert_close(loss, whole, rtol=1e-14, atol=0)
 for parameter, gradient in zip(network.parameters(), expected, strict=True):
     torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-15)
 
-if processes.rank() == 0:  # without a gradient nobody else is needed
+if idist.get_rank() == 0:  # without a gradient nobody else is needed
     with torch.no_grad():
         RegionDiceCELoss()(network(images), truth)
 processes.leave()

@@ -1,6 +1,7 @@
 import json
 import time
 
+import ignite.distributed as idist
 import pytest
 import torch
 
@@ -9,19 +10,20 @@ from lora_ext.training import processes
 TWO = """
 import json, logging, sys
 from pathlib import Path
+import ignite.distributed as idist
 import torch
 from torch import distributed
-from lora_ext import processes
+from lora_ext.training import processes
 
 logging.basicConfig(stream=sys.stdout, level=logging.INFO)
 processes.join("cpu")
-rank = processes.rank()
+rank = idist.get_rank()
 logging.error("heard from %d", rank)
 
 x = torch.tensor([1.0 + rank, 2.0], requires_grad=True)  # [1, 2] and [2, 2]
 total = processes.sum_over_processes(x**2)
 total.prod().backward()
-with processes.rank_zero_first():
+with idist.one_rank_first():
     found = Path("written").exists()
     Path("written").touch()
 refusal = ""
@@ -30,7 +32,7 @@ try:
 except ValueError as error:
     refusal = str(error)
 seen = dict(
-    count=processes.count(), seed=processes.own_seed(7), gathered=processes.gather(10 + rank),
+    count=idist.get_world_size(), seed=processes.own_seed(7), gathered=idist.all_gather(10 + rank),
     total=total.tolist(), gradient=x.grad.tolist(), found=found, refusal=refusal,
     device=str(processes.own_device()),
 )
@@ -42,13 +44,9 @@ assert not distributed.is_initialized()
 
 def test_one_process_alone_needs_no_torchrun():
     values = torch.ones(3, requires_grad=True)
-    assert (processes.rank(), processes.count()) == (0, 1)
     assert processes.own_seed(5) == 5
     assert processes.sum_over_processes(values) is values
-    assert processes.gather(4) == [4]
     processes.check_shares(["one case"])
-    with processes.rank_zero_first():
-        pass
     processes.leave()
 
 
@@ -90,7 +88,7 @@ def test_each_process_of_a_machine_takes_the_gpu_of_its_number(monkeypatch):
 def test_seeds_of_runs_and_processes_do_not_meet(monkeypatch):
     seeds = set()
     for rank in range(8):
-        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(idist, "get_rank", lambda rank=rank: rank)
         seeds |= {processes.own_seed(seed) for seed in range(50)}
     assert len(seeds) == 8 * 50
     assert all(0 <= seed < 2**32 for seed in seeds)  # what numpy takes
@@ -99,7 +97,7 @@ def test_seeds_of_runs_and_processes_do_not_meet(monkeypatch):
 SLURM = """
 import os
 import ignite.distributed as idist
-from lora_ext import processes
+from lora_ext.training import processes
 
 local = int(os.environ["LOCAL_RANK"])
 os.environ["SLURM_JOB_ID"] = "4711"
@@ -122,10 +120,11 @@ def test_an_error_of_rank_0_keeps_the_others_out(in_two_processes, tmp_path):
     started = time.monotonic()
     done = in_two_processes(
         "from pathlib import Path\n"
-        "from lora_ext import processes\n"
+        "import ignite.distributed as idist\n"
+        "from lora_ext.training import processes\n"
         "processes.join('cpu')\n"
-        "with processes.rank_zero_first():\n"
-        "    Path(f'entered{processes.rank()}').touch()\n"
+        "with idist.one_rank_first():\n"
+        "    Path(f'entered{idist.get_rank()}').touch()\n"
         "    raise ValueError('no')\n"
     )
     assert done.returncode != 0

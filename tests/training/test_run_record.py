@@ -19,13 +19,13 @@ def test_untracked_run_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize("bundle", ["brats_lora32", "mae_pretrain"])
 def test_evaluations_record_the_settings_that_inference_has(root, bundle):
-    """A new knob of training has to be listed as one."""
+    """A new setting of training has to be listed as one."""
     train, inference = (
         json.loads((root / "bundles" / bundle / "configs" / file).read_text())
         for file in ("train.json", "inference.json")
     )
-    knobs = set(list(train)[: list(train).index("rank_zero")]) - {"imports"}
-    only = {"seed", "fold", "num_folds", "sw_batch_size", "sw_overlap"}
+    knobs = set(list(train)[: list(train).index("save_execute_config")]) - {"imports"}
+    only = {"seed", "split_seed", "fold", "num_folds", "sw_batch_size", "sw_overlap"}
     assert knobs & TRAINING_SETTINGS == knobs - inference.keys() - only
 
 

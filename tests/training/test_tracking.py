@@ -27,7 +27,6 @@ def config(tmp_path):
         "pretrained": None,
         "modalities": ["FLAIR", "t1gd"],
         "regions": {"WT": [1, 2, 3]},
-        "rank_zero": True,
         "loss": {"_target_": "torch.nn.MSELoss"},
         "network": "@network_def",
         "validate": {"handlers": [{"_target_": "MLFlowHandler"}]},

@@ -5,14 +5,26 @@ import torch
 
 from lora_ext.networks.regimes import REGIMES
 from lora_ext.weights import save_encoder, start_encoder
+from lora_ext.weights.adapter import encoder_fingerprint
 
 PRETRAINED = [name for name, regime in REGIMES.items() if regime.pretrained]
 
 
 @pytest.mark.parametrize("regime", PRETRAINED)
-def test_regime_that_wants_a_pretrained_encoder_refuses_to_start_without(small_network, regime):
-    with pytest.raises(ValueError, match=f"regime '{regime}' starts from.*--pretrained none"):
-        start_encoder(small_network(regime=regime), None)
+def test_without_an_encoder_it_starts_at_random_says_so_in_two_lines_and_records_it(
+    small_network, caplog, regime, tmp_path
+):
+    network = small_network(regime=regime)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    start_encoder(network, None, tmp_path, tmp_path / "bundles" / "brats_lora32")
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    first, second = record.getMessage().splitlines()
+    assert f"regime '{regime}' starts from RANDOM weights" in first
+    assert "--pretrained FILE" in second
+    assert "mae_pretrain" in second
+    assert network.config["encoder"] == "random"
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
 @pytest.mark.parametrize("none", ["none", "None", "NONE"])
@@ -36,20 +48,6 @@ def test_baseline_refuses_a_pretrained_encoder(small_network):
         start_encoder(small_network(regime="baseline"), "vit.pt")
 
 
-@pytest.mark.parametrize("regime", REGIMES)
-def test_run_that_goes_on_from_a_whole_model_asks_for_no_encoder_and_says_so(
-    small_network, caplog, regime, torch_file, vit, tmp_path
-):
-    caplog.set_level(logging.INFO)
-    torch_file(vit.state_dict(), "encoder.safetensors")  # would end the run if it were read
-    network = small_network(regime=regime)
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    start_encoder(network, None, tmp_path, goes_on=True)
-    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-    (record,) = caplog.records
-    assert "CheckpointLoader" in record.getMessage()
-
-
 @pytest.fixture
 def placed(vit, tmp_path):
     """The folder of models with an encoder in it, as pre-training leaves it."""
@@ -67,6 +65,31 @@ def test_encoder_in_the_folder_of_models_is_taken_where_none_is_given(
     start_encoder(network, None, placed)
     assert "encoder.safetensors: " in caplog.text
     assert holds(network, vit)
+
+
+@pytest.mark.parametrize("place", ["brats_lora32/models", "mae_pretrain/models"])
+def test_encoder_of_the_bundle_or_of_its_neighbour_is_taken_too(
+    small_network, vit, placed, tmp_path, holds, place
+):
+    folder = tmp_path / "bundles" / place
+    folder.mkdir(parents=True)
+    (placed / "encoder.safetensors").rename(folder / "encoder.safetensors")
+    network = small_network()
+    start_encoder(network, None, tmp_path, tmp_path / "bundles" / "brats_lora32")
+    assert holds(network, vit)
+
+
+def test_encoder_that_was_found_and_does_not_fit_says_how_to_do_without(small_network, placed):
+    with pytest.raises(ValueError, match=r"hidden size 48.*--pretrained none starts without it"):
+        start_encoder(small_network(hidden_size=24), None, placed)
+
+
+def test_record_names_the_encoder_and_its_fingerprint(small_network, placed):
+    network = small_network()
+    start_encoder(network, None, placed)
+    name, _, fingerprint = network.config["encoder"].partition(" ")
+    assert name == "encoder.safetensors"
+    assert fingerprint == f"(sha256 {encoder_fingerprint(network)[:12]})"
 
 
 def test_encoder_that_is_given_goes_before_the_one_in_the_folder_of_models(

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from lora_ext.networks.parameters import PAPER_TABLE_2, parameter_report, parameter_table
+from lora_ext.bundles.parameter_table import parameter_table
+from lora_ext.networks.parameters import PAPER_TABLE_2, parameter_report
 
 # encoder, fusion + decoder, adapters, total, trainable (DESIGN section 2)
 BRATS = {
