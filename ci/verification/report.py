@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 
-from lora_ext.bundles.start import user_error
+from lora_ext.bundles.starting import user_error
 from verification.checks import CHECKS
 from verification.subject import Subject, prepare
 

@@ -83,7 +83,7 @@ class TrainingLog:
         regions = [metrics[name] for name in self.regions]
         logger.info(
             "epoch %d/%d: validation pooled_dice %.4f (best %.4f in epoch %d), mean_dice %.4f, %s",
-            trainer.state.epoch,
+            state.epoch,  # 0 for a model that is validated before training
             trainer.state.max_epochs,
             metrics[self.key_metric],
             state.best_metric,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from lora_ext import ChannelLoRAUNETR
+from lora_ext import ChannelLoRAUNETR, save_adapter
 from lora_ext.bundles.generator import facts_of, render_bundle
 from lora_ext.phantoms import write_phantoms
 from lora_ext.weights import save_model
@@ -140,3 +140,23 @@ def read_runs():
         return json.loads(done.stdout)
 
     return read
+
+
+@pytest.fixture
+def weights(tmp_path, wake_adapters):
+    """A function that writes the files of a small trained network; returns their folder."""
+
+    def write(modalities=("FLAIR", "T1w", "t1gd", "T2w"), regions=3, **sizes) -> Path:
+        torch.manual_seed(0)
+        settings = {"regime": "lora", "lora_rank": 8, **SIZES, **sizes}
+        network = ChannelLoRAUNETR(
+            len(modalities), regions, (32, 32, 16), modalities=modalities, **settings
+        )
+        folder = tmp_path / "trained"
+        save_model(wake_adapters(network), folder / "model.pt")
+        save_adapter(network, folder / "adapter.safetensors")
+        for left_by_training in ("last.pt", "last.ckpt"):
+            (folder / left_by_training).write_bytes(b"state of an optimizer")
+        return folder
+
+    return write

@@ -4,10 +4,14 @@ import shutil
 
 import pytest
 
+from lora_ext import ChannelLoRAUNETR
+from lora_ext.weights import save_encoder
+
 SMALL = [
     *("--roi_size", "[32,32,16]", "--feature_size", "4", "--hidden_size", "24", "--mlp_dim", "32"),
     *("--num_layers", "2", "--num_heads", "2", "--num_workers", "0", "--sw_overlap", "0.0"),
 ]
+SIZES = {"feature_size": 4, "hidden_size": 24, "mlp_dim": 32, "num_layers": 4, "num_heads": 2}
 SHORT = ["--epochs", "1", "--batch_size", "2", "--crops_per_case", "1", "--pretrained", "none"]
 
 
@@ -44,7 +48,7 @@ def test_training_evaluating_and_inference(
         "run", "training", "--config_file", f"{configs}/train.json", *data, *SHORT, cwd=cwd
     )
     assert train.returncode == 0, train.stderr
-    assert "4 training cases, 1 validation cases" in train.stdout
+    assert "4 training cases, 1 for validation" in train.stdout
     assert "epoch 1/1: validation pooled_dice" in train.stdout
     assert (bundle / "models" / "model.pt").is_file()
     assert list((bundle / "eval").glob("events.*"))
@@ -60,10 +64,17 @@ def test_training_evaluating_and_inference(
     assert [p.name for p in (bundle / "eval" / "segmentations").iterdir()] == ["brats_0006.nii.gz"]
 
 
-def test_regime_that_starts_from_an_encoder_does_not_start_without_one(refusal, tasks):
-    sentence, _ = refusal("training", "--dataset_dir", tasks["brats"])
-    assert sentence.startswith("error: regime 'lora' starts from a pre-trained encoder")
-    assert "--pretrained none" in sentence
+def test_an_encoder_that_does_not_fit_ends_the_run_with_one_sentence(refusal, tasks, workplace):
+    encoder = workplace / "bundles" / "mae_pretrain" / "models" / "encoder.safetensors"
+    encoder.parent.mkdir(parents=True)
+    state = ChannelLoRAUNETR(1, 1, (32, 32, 16), **SIZES).encoder.state_dict()
+    state = {k: v for k, v in state.items() if "lora" not in k}
+    save_encoder(state, encoder, img_size=(32, 32, 16), num_heads=2)
+    sentence, errors = refusal("training", "--dataset_dir", tasks["brats"])
+    assert sentence.startswith(f"error: {encoder.resolve()}: depth 4; this network has 2")
+    assert "--pretrained none starts without it" in sentence
+    assert "Traceback" not in errors
+    assert "terminating" not in errors  # ignite's own line about the same error
 
 
 def test_run_is_the_same_as_training_and_bad_input_is_one_sentence(refusal, tasks):

@@ -1,11 +1,12 @@
 import re
 import sys
+import time
 
 import pytest
 from monai.bundle import ConfigParser
 
 from lora_ext.bundles import plain_errors
-from lora_ext.bundles.start import _print_error, user_error
+from lora_ext.bundles.starting import _print_error, user_error
 
 
 def caught(expression):
@@ -70,11 +71,13 @@ SENTENCE = re.compile(r"^error: .*$", re.MULTILINE)
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["True", "idist.get_rank() == 0", "idist.get_rank() == 1"])
 def test_of_two_processes_one_is_heard_and_both_end(in_two_processes, who):
+    started = time.monotonic()
     done = in_two_processes(FAIL.format(who=who, what="read_task('/nowhere')"))
     assert done.returncode == 1
+    assert time.monotonic() - started < 60
     before, report = done.stderr.split("torch/distributed/elastic", 1)
-    assert len(SENTENCE.findall(before)) == 1
-    assert before.startswith("error: /nowhere")
+    alone = who.endswith("1")  # rank 0 alone speaks for itself, and torchrun for all
+    assert len(SENTENCE.findall(before)) == (0 if alone else 1)
     assert "Traceback" not in before
     assert "traceback : error: /nowhere" in report  # torchrun's own, at the very end
 
@@ -83,4 +86,7 @@ def test_of_two_processes_one_is_heard_and_both_end(in_two_processes, who):
 def test_traceback_of_another_error_comes_from_the_process_it_is_of(in_two_processes):
     done = in_two_processes(FAIL.format(who="idist.get_rank() == 1", what="int('seven')"))
     assert done.returncode == 1
-    assert "[rank1]: ValueError: invalid literal" in done.stderr
+    before, report = done.stderr.split("torch/distributed/elastic", 1)
+    assert "Traceback" not in before  # rank 0 lost its peer, which is no news
+    assert "ValueError: invalid literal" in report
+    assert "line" in report

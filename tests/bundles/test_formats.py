@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from lora_ext import ChannelLoRAUNETR
-from lora_ext.bundles.start import user_error
+from lora_ext.bundles.starting import user_error
 from lora_ext.training import RegionDiceCELoss
 from lora_ext.weights import save_model
 

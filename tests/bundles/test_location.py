@@ -1,8 +1,7 @@
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from lora_ext.bundles import bundle_root
-from lora_ext.bundles import start as location
+from lora_ext.bundles import bundle_root, starting
 
 
 def make_bundle(folder, name):
@@ -49,5 +48,5 @@ def test_unknown_bundle_asks_for_bundle_root(tmp_path, monkeypatch):
 
 def test_packaged_bundle_is_where_its_package_lies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(location, "PACKAGED_IN", make_bundle(tmp_path / "elsewhere", "mine"))
+    monkeypatch.setattr(starting, "PACKAGED_IN", make_bundle(tmp_path / "elsewhere", "mine"))
     assert bundle_root("mine") == str(tmp_path / "elsewhere" / "mine")

@@ -89,7 +89,7 @@ def test_round_from_a_model_improves_it_and_the_next_one_starts_from_the_best(mo
     before = model.read_bytes()
     train(epochs=4)
     text = capsys.readouterr().out
-    assert "going on from a whole model" in text
+    assert "going on from the whole model" in text
     first = validated(text)
     assert set(first) == {0, 1, 2, 3, 4}
     assert max(first.values()) > first[0]
@@ -126,9 +126,6 @@ def emptied_labels(task, folder):
 def test_first_round_without_a_model_starts_from_the_encoder_in_the_folder_of_models(
     bundle, train, capsys
 ):
-    with pytest.raises(RuntimeError) as error:
-        train(epochs=1)
-    assert "encoder.safetensors in the folder of models" in str(error.value.__cause__)
     encoder = ChannelLoRAUNETR(1, 1, (32, 32, 16), regime="finetune", **SIZES).encoder
     path = bundle / "models" / "encoder.safetensors"
     path.parent.mkdir()

@@ -85,7 +85,10 @@ def test_its_encoder_starts_a_segmentation_bundle(run_bundle, tmp_path, caplog):
     assert str(path) in caplog.text
 
 
-def test_segmentation_bundle_does_not_start_without_an_encoder(run_bundle):
-    with pytest.raises(RuntimeError) as error:
-        run_bundle("train", "brats_frozen", feature_size=4)
-    assert "--pretrained none" in str(error.value.__cause__ or error.value)
+def test_segmentation_bundle_without_an_encoder_records_that_it_is_random(
+    run_bundle, tmp_path, caplog
+):
+    run_bundle("train", "brats_frozen", feature_size=4)
+    assert "RANDOM weights" in caplog.text
+    made = json.loads((tmp_path / "models" / "network.json").read_text())
+    assert made["encoder"] == "random"

@@ -47,7 +47,7 @@ def task(tmp_path):
 
 
 def read(folder, modalities=("T2", "ADC")):
-    fold_cases(folder, modalities, REGIONS, fold=0, num_folds=2, seed=0)
+    fold_cases(folder, modalities, REGIONS, fold=0, num_folds=2, split_seed=0)
 
 
 def other_shape(task):
@@ -134,15 +134,15 @@ def test_a_file_of_one_channel_in_a_plain_folder(tmp_path):
 
 @covers("validation: found")
 def test_more_processes_than_cases(monkeypatch):
-    monkeypatch.setattr(processes, "count", lambda: 3)
+    monkeypatch.setattr(processes.idist, "get_world_size", lambda: 3)
     with refused("validation: found"):
         processes.check_shares([{"case": "a"}])
 
 
-@covers("none was given")
-def test_no_encoder(small_network, tmp_path):
-    with refused("none was given"):
-        start_encoder(small_network(), None)
+@covers("starts from a random encoder")
+def test_encoder_that_the_regime_does_not_take(small_network):
+    with refused("starts from a random encoder"):
+        start_encoder(small_network(regime="baseline"), "vit.pt")
 
 
 @covers("…: …; this network has …")
