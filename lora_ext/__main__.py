@@ -90,19 +90,19 @@ def bundles(
         print(f"{len(generator.all_facts())} bundles agree with their source")
 
 
-def package(bundle: str, out: str, models: str | None = None, **knobs: Any) -> None:
+def package(bundle: str, out: str, models: str | None = None, **settings: Any) -> None:
     """Write a bundle as a zip file that needs no installed lora_ext, and the wheel beside it.
 
     Args:
         bundle: a bundle's name or folder.
         out: folder to write to.
         models: folder of the trained files; by default the bundle folder's own models/.
-        **knobs: settings to bake in, such as --spacing "[1.0,1.0,2.0]"; sizes of trained weights
+        **settings: settings to bake in, such as --spacing "[1.0,1.0,2.0]"; sizes of trained weights
             are known from network.json.
     """
     from lora_ext.bundles.package import package_bundle
 
-    packed = package_bundle(bundle, out, models, **knobs)
+    packed = package_bundle(bundle, out, models, **settings)
     weights = "with trained weights" if packed.trained else "without trained weights"
     print(f"{packed.archive} ({packed.archive.stat().st_size / 1e6:.1f} MB, {weights})")
     print(packed.wheel or "no wheel was made: lora_ext does not run from its source checkout")
@@ -140,7 +140,7 @@ def study(
     seeds: Any = 0,
     folds: Any = 0,
     reference: Any = None,
-    **knobs: Any,
+    **settings: Any,
 ) -> None:
     """Train and evaluate bundles as a user would; the same command again goes on or skips.
 
@@ -151,13 +151,13 @@ def study(
         seeds: one or more, such as 0,1,2.
         folds: one or more, such as 0,1.
         reference: reference networks beside the bundles: segresnet, dynunet, unetr.
-        **knobs: other settings of train.json, such as --epochs 20. Every regime but baseline
+        **settings: other settings of train.json, such as --epochs 20. Every regime but baseline
             needs --pretrained FILE (in its name {dataset}, {seed} and {fold} are filled in) or
             --pretrained none.
     """
     from lora_ext.study import run_study
 
-    run_study(data_dir, out, bundles, seeds, folds, reference, **knobs)
+    run_study(data_dir, out, bundles, seeds, folds, reference, **settings)
 
 
 def ablation(
@@ -169,7 +169,7 @@ def ablation(
     bundle: str = "brats_lora32",
     seeds: Any = 0,
     folds: Any = 0,
-    **knobs: Any,
+    **settings: Any,
 ) -> None:
     """Compare ranks, scalings and placements of the adapters; the same command again goes on.
 
@@ -183,11 +183,11 @@ def ablation(
         bundle: a bundle with adapters.
         seeds: one or more, such as 0,1,2.
         folds: one or more, such as 0,1.
-        **knobs: other settings of train.json; --pretrained FILE or --pretrained none is needed.
+        **settings: other settings of train.json; --pretrained FILE or --pretrained none is needed.
     """
     from lora_ext.study import run_ablation
 
-    run_ablation(data_dir, out, ranks, scalings, placements, bundle, seeds, folds, **knobs)
+    run_ablation(data_dir, out, ranks, scalings, placements, bundle, seeds, folds, **settings)
 
 
 def _dump(table: dict) -> str:

@@ -81,7 +81,7 @@ def _swap_blocks(network: nn.Module) -> None:
     for part in network.modules():
         faster = FASTER.get(type(part), {})
         for block in part.modules() if faster else ():
-            block.__class__ = faster.get(type(block), type(block))  # type: ignore[assignment]
+            block.__class__ = faster.get(type(block), type(block))
 
 
 __all__ = ["accelerate", "compilation", "has_fast_bfloat16", "keep_freed_memory"]

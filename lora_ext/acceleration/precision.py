@@ -32,7 +32,7 @@ def run_in_bfloat16(network: nn.Module, device: str | torch.device) -> None:
         device: where it runs.
     """
     kind = torch.device(device).type
-    network.forward = partial(_in_bfloat16, network, kind)  # type: ignore[method-assign]
+    network.forward = partial(_in_bfloat16, network, kind)
 
 
 def _in_bfloat16(network: nn.Module, kind: str, *inputs: Any, **options: Any) -> Any:

@@ -157,5 +157,4 @@ def _default(name: str, defaults: dict[str, Any]) -> str:
 
 
 def _meaning(setting: Setting) -> str:
-    only = {(TRAIN,): "", (INFERENCE,): " (inference)"}.get(setting.configs, "")
-    return setting.meaning + only
+    return setting.meaning + (" (inference)" if setting.configs == (INFERENCE,) else "")

@@ -23,7 +23,7 @@ def recompute(block: nn.Module) -> None:
     Args:
         block: draws no random numbers, so that computing it twice gives the same.
     """
-    block.forward = partial(_recomputed, block)  # type: ignore[method-assign]
+    block.forward = partial(_recomputed, block)
 
 
 def _recomputed(block: nn.Module, *inputs: Any) -> Any:

@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# Constructor arguments that are knobs of other names in a bundle.
-KNOBS = {"img_size": "roi_size", "in_channels": "modalities", "out_channels": "regions"}
+# Constructor arguments that are settings of other names in a bundle.
+FLAGS = {"img_size": "roi_size", "in_channels": "modalities", "out_channels": "regions"}
 # What can differ between training and use without changing what the network computes.
 FREE = ("regime", "modality_dropout", "modalities", "encoder")
 KEY = "config"  # in the metadata of a state dict
@@ -33,9 +33,7 @@ def misfit(made: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     Returns:
         A part of a sentence that ends with the flags to pass, or ``None`` where weights fit.
     """
-    made, ours = dict(made), json.loads(json.dumps(config))
-    if "lora_rank" in made:
-        made.setdefault("lora_scaling", "rank_stabilised")  # records of before there was a choice
+    ours = json.loads(json.dumps(config))
     adapters = made.get("regime") == "lora" or ours.get("regime") == "lora"
     names = [k for k in made if k not in FREE and (adapters or not k.startswith("lora_"))]
     wrong = [k for k in names if made[k] != ours.get(k)]
@@ -43,7 +41,7 @@ def misfit(made: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
         wrong.append("modalities")
     if not wrong:
         return None
-    flags = " ".join(f'--{KNOBS.get(k, k)} "{made[k]}"' for k in wrong)
+    flags = " ".join(f'--{FLAGS.get(k, k)} "{made[k]}"' for k in wrong)
     found = ", ".join(f"{k}={ours.get(k)}" for k in wrong)
     return f"was trained with other settings than this network's ({found}); pass {flags}"
 
@@ -87,7 +85,7 @@ def refuse_misfit(
     if found is not None:
         lists[-1].append(f"the file {found}")
     elif "encoder" in made:
-        network.config["encoder"] = made["encoder"]  # type: ignore[index]
+        vars(network)["config"]["encoder"] = made["encoder"]
 
 
 def default_names(channels: int) -> list[str]:

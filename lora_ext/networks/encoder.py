@@ -72,9 +72,8 @@ class ChannelEncoder(ViT):
         self.taps = [k * num_layers // 4 for k in (1, 2, 3)]
         for block in self.blocks:
             block.norm_cross_attn = nn.Identity()
-            block.attn.use_flash_attention = (
-                True  # scaled_dot_product_attention, MONAI's own switch
-            )
+            # MONAI's own switch for scaled_dot_product_attention
+            block.attn.use_flash_attention = True  # type: ignore[union-attr]
             if recompute:
                 keep_inputs_only(block)
 

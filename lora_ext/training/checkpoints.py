@@ -124,7 +124,7 @@ class LastCheckpoint:
     def _read(self) -> dict[str, Any] | None:
         found = self.path.is_file()
         state = torch.load(self.path, map_location="cpu", weights_only=True) if found else None
-        epochs = idist.all_gather(state["epoch"] if state else 0)
+        epochs: Any = idist.all_gather(state["epoch"] if state else 0)
         if len(set(epochs)) > 1:
             raise ValueError(
                 f"{self.path}: found the epochs {epochs} in the run's processes (0 for no file); "

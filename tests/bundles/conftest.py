@@ -68,7 +68,7 @@ def tasks(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def bundle(tmp_path) -> Path:
-    """A `prostatex_lora16` that holds its knobs itself, since MONAI Label passes no flags."""
+    """A `prostatex_lora16` that holds its settings itself, since MONAI Label passes no flags."""
     folder = tmp_path / "app" / "model" / "prostatex_lora16"
     for path, text in render_bundle(facts_of(folder.name, {"test": SERVED})).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

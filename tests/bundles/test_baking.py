@@ -4,7 +4,7 @@ import pytest
 
 from lora_ext import ChannelLoRAUNETR
 from lora_ext.bundles import generator
-from lora_ext.bundles.baking import baked_facts
+from lora_ext.bundles.contents import baked_facts
 from lora_ext.pretraining import VolumeAutoEncoder
 
 SIZES = {"feature_size": 4, "hidden_size": 24, "mlp_dim": 32, "num_layers": 4, "num_heads": 2}
@@ -86,11 +86,11 @@ def test_what_was_measured_is_said_of_the_plain_bundle_alone(network, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("change", "knobs", "message"),
+    ("change", "settings", "message"),
     [
-        ({}, {"epoch": 3}, "knobs: unknown key 'epoch'"),
-        ({}, {"spacing": 2.0}, "knobs: 'spacing' is a float; the base has a list"),
-        ({}, {"num_channels": 2}, "num_channels: follows from other knobs"),
+        ({}, {"epoch": 3}, "settings: unknown key 'epoch'"),
+        ({}, {"spacing": 2.0}, "settings: 'spacing' is a float; the base has a list"),
+        ({}, {"num_channels": 2}, "num_channels: follows from other settings"),
         ({}, {"roi_size": [64, 64, 16]}, r"--roi_size \[64, 64, 16\] contradicts network.json"),
         ({}, {"regions": {"WT": [1]}}, r"out_channels 3, but the bundle has 1 regions \['WT'\]"),
         (
@@ -108,6 +108,6 @@ def test_what_was_measured_is_said_of_the_plain_bundle_alone(network, monkeypatc
         ({"blocks_down": [1, 2]}, {}, "network.json: unknown key 'blocks_down'"),
     ],
 )
-def test_what_does_not_fit_is_refused(network, change, knobs, message):
+def test_what_does_not_fit_is_refused(network, change, settings, message):
     with pytest.raises(ValueError, match=message):
-        baked_facts("brats_lora32", network | change, knobs)
+        baked_facts("brats_lora32", network | change, settings)

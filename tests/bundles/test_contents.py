@@ -3,8 +3,7 @@ import shutil
 
 import pytest
 
-from lora_ext.bundles import generator
-from lora_ext.bundles import package as contents
+from lora_ext.bundles import contents, generator
 
 
 @pytest.fixture

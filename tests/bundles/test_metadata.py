@@ -70,7 +70,7 @@ def test_docs_have_the_zoos_parts_in_order(root, name):
     heads = [line for line in text.splitlines() if line.startswith("##")]
     assert heads == [
         "## Model", "## Data", "## Training configuration", "### Memory", "## Commands",
-        "## Settings", "### Export", "## Input and output", "## Performance", "## Limits", "## References",
-        "## Licence",
+        "### Export", "## Settings", "## Input and output", "## Performance", "## Limits",
+        "## References", "## Licence",
     ]  # fmt: skip
     assert f"bundles/{name}/configs/train.json" in text

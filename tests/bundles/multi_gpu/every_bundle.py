@@ -11,11 +11,11 @@ import sys
 import warnings
 from pathlib import Path
 
+import ignite.distributed as idist
 from monai.bundle import ConfigWorkflow
 from torch.nn.parallel import DistributedDataParallel
 
 from lora_ext.bundles.generator import PRETRAINING, all_facts
-from lora_ext.training.processes import rank
 
 SIZES = {
     "roi_size": [32, 32, 16], "hidden_size": 24, "mlp_dim": 32, "num_layers": 4, "num_heads": 2,
@@ -43,7 +43,7 @@ def train(configs, output, **settings):
         "find_unused_parameters": network.find_unused_parameters,
         "optimizer": type(trainer.optimizer).__name__,
         "steps": trainer.state.iteration,
-        "rank": rank(),
+        "rank": idist.get_rank(),
         "weights": checksum(network),
     }
     workflow.finalize()

@@ -6,12 +6,11 @@ import os
 import signal
 from pathlib import Path
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Events
 from monai.utils import convert_to_tensor
 from torch import distributed
-
-from lora_ext.training.processes import count, rank
 
 
 class RankProbe:
@@ -28,7 +27,7 @@ class RankProbe:
     """
 
     def __init__(self, out, network, validator, optimizer, fix_masks=False, kill_after=None):
-        self.path = Path(out) / f"rank{rank()}.pt"
+        self.path = Path(out) / f"rank{idist.get_rank()}.pt"
         self.network, self.validator, self.optimizer = network, validator, optimizer
         self.seen = {"loss": [], "rate": [], "case": [], "image": [], "metrics": [], "held": []}
         self.fix_masks, self.kill_after = fix_masks, kill_after
@@ -81,7 +80,7 @@ class RankProbe:
 
     def kill(self, engine):
         self.save(engine)
-        if count() > 1:
+        if idist.get_world_size() > 1:
             distributed.barrier()  # until rank 0 has written what it writes
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -92,8 +91,10 @@ def masking(ratio, iteration):
     def draw(tokens, masking_ratio=None):
         batch, number, _ = tokens.shape
         torch.manual_seed(iteration)
-        every = torch.multinomial(torch.ones(batch * count(), number), int((1 - ratio) * number))
-        kept = every[rank() :: count()]
+        every = torch.multinomial(
+            torch.ones(batch * idist.get_world_size(), number), int((1 - ratio) * number)
+        )
+        kept = every[idist.get_rank() :: idist.get_world_size()]
         rows = torch.arange(batch)[:, None]
         mask = torch.ones(batch, number, dtype=torch.int)
         mask[rows, kept] = 0
