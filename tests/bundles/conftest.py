@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,11 +90,19 @@ def model(bundle) -> Path:
 
 @pytest.fixture
 def run_workflow(root, tmp_path):
-    """A function that runs a bundle in this process: name, kind, settings -> the workflow."""
+    """A function that runs a bundle in this process: name, kind, settings -> the workflow.
+
+    A copy of the bundle is run, so that no run writes into the repository or finds an encoder that
+    somebody trained there.
+    """
     files = {"train": ["train"], "evaluate": ["train", "evaluate"], "infer": ["inference"]}
 
     def run(name, kind, before_run=lambda workflow: None, **settings):
-        configs = root / "bundles" / name / "configs"
+        bundle = tmp_path / "bundles" / name
+        if not bundle.exists():
+            for part in ("configs", "docs"):
+                shutil.copytree(root / "bundles" / name / part, bundle / part)
+        configs = bundle / "configs"
         workflow = ConfigWorkflow(
             [str(configs / f"{file}.json") for file in files[kind]],
             workflow_type="infer" if kind == "infer" else "train",

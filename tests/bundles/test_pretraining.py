@@ -92,3 +92,20 @@ def test_segmentation_bundle_without_an_encoder_records_that_it_is_random(
     assert "RANDOM weights" in caplog.text
     made = json.loads((tmp_path / "models" / "network.json").read_text())
     assert made["encoder"] == "random"
+
+
+@pytest.mark.parametrize("name", ["brats_lora32", "brats_finetune"])
+def test_encoder_of_the_neighbouring_mae_pretrain_is_found_without_a_flag(
+    run_bundle, tmp_path, caplog, name
+):
+    caplog.set_level(logging.INFO)
+    models = tmp_path / "bundles" / "mae_pretrain" / "models"
+    run_bundle("train", ckpt_dir=str(models))
+    run_bundle("train", name, feature_size=4, ckpt_dir=str(tmp_path / "own"))
+    assert f"encoder loaded from {models / 'encoder.safetensors'}" in caplog.text
+    assert "RANDOM" not in caplog.text
+    made = json.loads((tmp_path / "own" / "network.json").read_text())
+    assert made["encoder"].startswith("encoder.safetensors (sha256 ")
+    run_bundle("evaluate", name, feature_size=4, ckpt_dir=str(tmp_path / "own"))
+    report = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    assert report["encoder"] == made["encoder"]

@@ -32,15 +32,18 @@ def run_bundle(run_workflow, tasks):
     """A function that runs one segmentation bundle, tiny, on its data set's phantoms."""
 
     def run(name, kind, before_run=lambda workflow: None, **settings):
-        training = TRAINING | {"pretrained": "none"} if kind == "train" else {}
+        training = TRAINING if kind == "train" else {}
         own = {"dataset_dir": str(tasks[FACTS[name]["dataset"]]), **TINY, **training}
-        return run_workflow(name, kind, before_run, **{**own, **settings})
+        # logging_file=False: the bundle's logging.conf would take the log away from caplog
+        return run_workflow(name, kind, before_run, logging_file=False, **{**own, **settings})
 
     return run
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_bundle_trains_evaluates_and_infers(run_bundle, tmp_path, tasks, name):
+def test_bundle_trains_evaluates_and_infers_without_a_flag_for_its_encoder(
+    run_bundle, tmp_path, tasks, caplog, name
+):
     start = {}
 
     def remember(workflow):
@@ -50,6 +53,7 @@ def test_bundle_trains_evaluates_and_infers(run_bundle, tmp_path, tasks, name):
     trained = run_bundle(name, "train", remember).parser.get_parsed_content("network_def")
     check_what_was_trained(trained, start, REGIMES[FACTS[name]["regime"]].trained)
     check_saved_files(tmp_path / "models", trained)
+    assert ("RANDOM weights" in caplog.text) == REGIMES[FACTS[name]["regime"]].pretrained
     run_bundle(name, "evaluate")
     check_report(tmp_path / "evaluate", FACTS[name]["regions"])
     run_bundle(name, "infer")
@@ -70,6 +74,7 @@ def check_saved_files(folder, network):
     assert files == {"model.pt", "network.json", "last.ckpt"} | adapter
     state = torch.load(folder / "model.pt", weights_only=True)
     copy.deepcopy(network).load_state_dict(state, strict=True)
+    assert json.loads((folder / "network.json").read_text())["encoder"] == "random"
 
 
 def check_report(folder, regions):
@@ -78,6 +83,8 @@ def check_report(folder, regions):
     assert {row["region"] for row in rows} == set(regions)
     assert len(rows) == len(regions) * report["summary"]["cases"]
     assert 0 <= report["summary"]["pooled_dice"] <= 1
+    assert report["encoder"] == "random"
+    assert "Encoder: random" in (folder / "report.html").read_text()
     cases = {row["case"] for row in rows}
     assert {p.stem for p in (folder / "figures").iterdir()} == cases
 
