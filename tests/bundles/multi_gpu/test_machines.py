@@ -95,7 +95,7 @@ def test_two_machines_train_one_network(submit, root, tmp_path, nine_cases):
     said = [(tmp_path / f"node{node}.txt").read_text() for node in (0, 1)]
     speaker = said[0] if "epoch 1/1" in said[0] else said[1]  # whoever came first has rank 0
     other = said[1] if speaker is said[0] else said[0]
-    assert "6 training cases, 3 validation cases" in speaker
+    assert "6 training cases, 3 for validation" in speaker
     assert "epoch 1/1: validation pooled_dice" in speaker
     assert "epoch" not in other
     assert (tmp_path / "models" / "model.pt").is_file()

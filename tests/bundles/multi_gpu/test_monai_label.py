@@ -53,7 +53,7 @@ def test_round_on_two_processes_improves_the_model_and_the_next_starts_from_it(
     before = model.read_bytes()
     first = train(bundle, tasks["prostatex"], epochs=3)
     assert first.returncode == 0, first.stderr
-    assert first.stdout.count("3 training cases, 2 validation cases") == 1
+    assert first.stdout.count("3 training cases, 2 for validation") == 1
     dice = validated(first.stdout)
     assert list(dice) == [0, 1, 2, 3]
     assert max(dice.values()) > dice[0]
