@@ -116,13 +116,13 @@ def overlay(
     bundle: str = "brats_lora32",
     channel: int = 0,
 ) -> None:
-    """Draw image, truth and prediction in three planes to a PNG.
+    """Draw image, ground truth and prediction in three planes to a PNG.
 
     Args:
         image: NIfTI, NRRD or MetaImage file (channels last), or the folder of a DICOM series.
         prediction: label map.
         out: the PNG to write.
-        truth: label map, if there is one.
+        truth: label map of the ground truth, if there is one.
         bundle: the bundle whose regions are drawn.
         channel: index of the image channel to show.
     """
@@ -142,7 +142,7 @@ def study(
     reference: Any = None,
     **settings: Any,
 ) -> None:
-    """Train and evaluate bundles as a user would; the same command again goes on or skips.
+    """Train and evaluate bundles as a user would; the same command again resumes it.
 
     Args:
         data_dir: one task folder, or a folder that holds task folders.
@@ -171,7 +171,7 @@ def ablation(
     folds: Any = 0,
     **settings: Any,
 ) -> None:
-    """Compare ranks, scalings and placements of the adapters; the same command again goes on.
+    """Compare ranks, scalings and placements of the adapters; the same command again resumes it.
 
     Args:
         data_dir: one task folder, or a folder that holds task folders.

@@ -1,4 +1,4 @@
-"""``torch.compile`` where it works; where it does not, training goes on without it."""
+"""``torch.compile`` where it works; where it does not, training runs without it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def compilation(wanted: bool, device: str | torch.device = "cpu") -> bool:
         torch.compile(_trial, fullgraph=True)(torch.ones(8, device=device, requires_grad=True))
     except Exception as error:  # anything that a compiler, a driver or a file system can raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        logger.warning("compile: torch.compile does not work here (%s); going on without", reason)
+        logger.warning(
+            "compile: torch.compile does not work here (%s); training without it", reason
+        )
         return False
     return True
 

@@ -14,7 +14,7 @@ import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # glibc's malloc.h
 KEEP = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
-# What glibc arrives at by itself in a process that frees large blocks. Its thresholds no longer
+# What glibc arrives at in a process that frees large blocks. Its thresholds no longer
 # move once one of them was set, so the first defaults would be slower than an untouched process.
 DEFAULTS = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20}
 

@@ -43,7 +43,8 @@ BOTH = (TRAIN, INFERENCE)
 _SEG, _PRE = (SEGMENTATION,), (PRETRAINING,)
 
 SETTINGS = (
-    Setting("bundle_root", "folder", "the bundle", "found by itself", KINDS, BOTH),
+    Setting("bundle_root", "folder", "the bundle's folder", "found from the config file", KINDS,
+            BOTH),
     Setting("dataset_dir", "folder", "a data set", "the data; phantoms are written to the default "
             "folder where it is absent", KINDS, BOTH),
     Setting("output_dir", "folder", "any", "reports, pictures, TensorBoard files, segmentations",

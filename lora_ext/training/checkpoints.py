@@ -27,7 +27,7 @@ class BestModel:
     """Save the network whenever validation's key metric is the best so far.
 
     It asks MONAI's evaluator for the best epoch, and not a memory of its own, so that a resumed
-    run does not overwrite a better model of before the interruption. A run that goes on from a
+    run does not overwrite a better model of before the interruption. A run that continues from a
     whole model validates it first, as epoch 0; a ``model.pt`` that is there then stays until an
     epoch is better.
 

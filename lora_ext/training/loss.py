@@ -23,7 +23,7 @@ class RegionDiceCELoss(nn.Module):
     """Soft Dice over sigmoid outputs plus binary cross-entropy, each a mean over regions.
 
     Dice sums intersection and size over the batch, as MONAI's ``DiceLoss(batch=True)`` does, so
-    that a crop without a region does not by itself cost a whole Dice. In training with several
+    that a crop without a region does not alone cost a whole Dice. In training with several
     processes that is the batch of them all: each gets the loss and, by
     ``DistributedDataParallel``, the gradient of one process with the whole batch.
 
@@ -43,7 +43,7 @@ class RegionDiceCELoss(nn.Module):
 
         Args:
             logits: network output, shape (B, R, H, W, D).
-            regions: truth, 0 or 1, same shape.
+            regions: ground truth, 0 or 1, same shape.
 
         Returns:
             The loss, a scalar.
@@ -58,16 +58,14 @@ class RegionDiceCELoss(nn.Module):
             )
         logits, regions = _plain(logits), _plain(regions)
         cross_entropy = self.cross_entropy(logits, regions)
-        hits, too_much, missed = compute_tp_fp_fn(
+        tp, fp, fn = compute_tp_fp_fn(
             logits.sigmoid(), regions, [0, 2, 3, 4], ord=1, soft_label=False
         )
         if logits.requires_grad:  # else this is no training step, and the others may not be in one
-            terms = sum_over_processes(
-                torch.cat([hits, too_much, missed, cross_entropy.reshape(1)])
-            )
-            hits, too_much, missed = terms[:-1].chunk(3)
+            terms = sum_over_processes(torch.cat([tp, fp, fn, cross_entropy.reshape(1)]))
+            tp, fp, fn = terms[:-1].chunk(3)
             cross_entropy = terms[-1] / idist.get_world_size()
-        dice = _dice(hits, too_much, missed)
+        dice = _dice(tp, fp, fn)
         return self.dice_weight * dice + self.ce_weight * cross_entropy
 
 
@@ -77,7 +75,7 @@ def _plain(values: Tensor) -> Tensor:
     return convert_to_tensor(values, dtype=dtype, track_meta=False)
 
 
-def _dice(hits: Tensor, too_much: Tensor, missed: Tensor) -> Tensor:
+def _dice(tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
     """Soft Dice loss from the sums of every region, each of shape (R,)."""
-    sizes = 2 * (hits + 0.5 * too_much + 0.5 * missed)
-    return (1 - (2 * hits + SMOOTH) / (sizes + SMOOTH)).mean()
+    sizes = 2 * tp + fp + fn
+    return (1 - (2 * tp + SMOOTH) / (sizes + SMOOTH)).mean()

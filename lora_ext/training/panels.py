@@ -1,4 +1,4 @@
-"""Image panels for TensorBoard: image, truth and prediction in three planes."""
+"""Image panels for TensorBoard: image, ground truth and prediction in three planes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a run does before its first step: the cases counted and named, the weights brought in.
 
-These are handlers, and not entries of ``initialize``, so that no run can go on without them.
+These are handlers, and not entries of ``initialize``, so that no run can do without them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 class StartTraining:
     """Say which cases a training has, and bring its encoder to where the regime starts from.
 
-    A trainer that has MONAI's ``CheckpointLoader`` goes on from the whole model that it loads; the
-    encoder then stays as loaded, and the model is validated before the first epoch.
+    A trainer that has MONAI's ``CheckpointLoader`` continues from the whole model that it
+    loads; the encoder then stays as loaded, and the model is validated before the first epoch.
 
     Args:
         validator: the evaluator that the trainer runs.
@@ -68,7 +68,7 @@ class StartTraining:
         if self.network is None:
             return
         if _loads_a_model(engine):
-            logger.info("going on from the whole model that CheckpointLoader loads")
+            logger.info("continuing from the whole model that CheckpointLoader loads")
             engine.add_event_handler(Events.EPOCH_STARTED(once=1), self._validate)
         else:
             start_encoder(self.network, *self.places)

@@ -1,10 +1,9 @@
 """Experiment tracking with MLflow: what MONAI's handler is asked to log beyond losses and metrics.
 
 ``--tracking mlflow`` makes MONAI add its ``MLFlowHandler`` to the engines, and write the config
-that is run as JSON. The functions here find both again. Without the flag there is neither, and
-nothing happens; mlflow is imported by MONAI alone.
-
-A run's record in MLflow: its settings at the start, its files and its state at the end.
+that is run as JSON. The functions here find both again; `RunRecord` logs the run's settings at the
+start, and its files and state at the end. Without the flag there is neither, and nothing happens;
+mlflow is imported by MONAI alone.
 """
 
 from __future__ import annotations
@@ -134,9 +133,9 @@ TRAINING_SETTINGS = {
 class RunRecord:
     """Complete what MONAI's ``MLFlowHandler`` logs; without one (no ``--tracking``) do nothing.
 
-    MONAI's handlers join whatever run of the experiment is not finished, be it one that was killed
+    MONAI's handlers join whatever run of the experiment is not finished, be it one that was stopped
     last week or one that another process is writing. Here every run gets a name of its own, which
-    the trainer's and the validator's handlers share; a resumed training goes on in the run that
+    the trainer's and the validator's handlers share; a resumed training continues in the run that
     was interrupted.
 
     Args:

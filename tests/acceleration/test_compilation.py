@@ -20,7 +20,7 @@ def test_machine_that_cannot_compile_goes_on_without(monkeypatch, caplog):
         assert compilation(True) is False
     assert caplog.messages == [
         "compile: torch.compile does not work here (no working C++ compiler found); "
-        "going on without"
+        "training without it"
     ]
 
 

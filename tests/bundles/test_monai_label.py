@@ -89,7 +89,7 @@ def test_round_from_a_model_improves_it_and_the_next_one_starts_from_the_best(mo
     before = model.read_bytes()
     train(epochs=4)
     text = capsys.readouterr().out
-    assert "going on from the whole model" in text
+    assert "continuing from the whole model" in text
     first = validated(text)
     assert set(first) == {0, 1, 2, 3, 4}
     assert max(first.values()) > first[0]
