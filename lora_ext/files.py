@@ -17,8 +17,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: the file to write; its folder is made if need be.
 
     Yields:
-        A path in the same folder, with the same suffixes, to write to. A block that is interrupted or
-        fails leaves the old file as it was.
+        A path in the same folder, with the same suffixes, to write to. A block that is interrupted
+        or fails leaves the old file as it was.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -97,7 +97,7 @@ def run_workflow(root, tmp_path):
     """
     files = {"train": ["train"], "evaluate": ["train", "evaluate"], "infer": ["inference"]}
 
-    def run(name, kind, before_run=lambda workflow: None, **settings):
+    def run(name, kind, before_run=lambda workflow: None, initialize=True, **settings):
         bundle = tmp_path / "bundles" / name
         if not bundle.exists():
             for part in ("configs", "docs"):
@@ -112,8 +112,9 @@ def run_workflow(root, tmp_path):
                 **settings,
             },
         )
-        workflow.initialize()
-        assert workflow.check_properties() == []
+        if initialize:
+            workflow.initialize()
+            assert workflow.check_properties() == []
         before_run(workflow)
         workflow.run()
         workflow.finalize()

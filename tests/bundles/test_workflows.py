@@ -109,6 +109,19 @@ def test_evaluation_agrees_with_the_validation_during_training(run_bundle, tmp_p
     assert report["summary"]["pooled_dice"] == pytest.approx(best, abs=1e-6)
 
 
+def test_evaluation_whose_start_was_skipped_scores_the_trained_model_all_the_same(
+    run_bundle, tmp_path
+):
+    """A stray word on the command line makes MONAI skip ``initialize``."""
+    run_bundle("prostatex_lora16", "train")
+    run_bundle("prostatex_lora16", "evaluate")
+    report = tmp_path / "evaluate" / "metrics.json"
+    expected = json.loads(report.read_text())
+    report.unlink()
+    run_bundle("prostatex_lora16", "evaluate", initialize=False)
+    assert json.loads(report.read_text()) == expected
+
+
 def test_channels_are_chosen_by_name_whatever_their_order_in_the_file(
     run_bundle, tmp_path, tasks, monkeypatch
 ):
