@@ -12,10 +12,13 @@ from monai.networks.blocks.dynunet_block import UnetResBlock
 from torch import nn
 
 from lora_ext.acceleration.attention import Attention
-from lora_ext.acceleration.compilation import compilation
 from lora_ext.acceleration.decoder import ChannelsLastDecoder, MergeBlock, ResidualBlock
-from lora_ext.acceleration.memory import keep_freed_memory
-from lora_ext.acceleration.precision import has_fast_bfloat16, run_in_bfloat16
+from lora_ext.acceleration.device import (
+    compilation,
+    has_fast_bfloat16,
+    keep_freed_memory,
+    run_in_bfloat16,
+)
 from lora_ext.networks.decoder import UNETRDecoder
 from lora_ext.networks.encoder import ChannelEncoder
 

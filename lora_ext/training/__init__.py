@@ -1,9 +1,8 @@
 """Training: the loss and the handlers that a bundle's ``train.json`` names."""
 
 from lora_ext.training.checkpoints import BestModel, LastCheckpoint
-from lora_ext.training.log import TrainingLog
+from lora_ext.training.log import OverlayPanels, TrainingLog
 from lora_ext.training.loss import RegionDiceCELoss
-from lora_ext.training.panels import OverlayPanels
 from lora_ext.training.rates import param_groups
 from lora_ext.training.starting import LoadModel, StartTraining
 from lora_ext.training.tracking import RunRecord, check_tracking

@@ -2,7 +2,7 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from lora_ext.acceleration import accelerate, precision
+from lora_ext.acceleration import accelerate, device
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def test_output_of_several_parts_is_left_as_it_is():
             return x, 1
 
     parts = Parts()
-    precision.run_in_bfloat16(parts, "cpu")
+    device.run_in_bfloat16(parts, "cpu")
     assert isinstance(parts(torch.rand(2)), tuple)
 
 
 def test_a_device_of_another_kind_has_no_fast_bfloat16():
-    assert not precision.has_fast_bfloat16("meta")
+    assert not device.has_fast_bfloat16("meta")
