@@ -7,14 +7,10 @@ frozen, and nothing looks at parameter names.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from lora_ext.networks.lora import ChannelLoRALinear
-
-if TYPE_CHECKING:
-    from lora_ext.networks.unetr import ChannelLoRAUNETR
 
 
 @dataclass(frozen=True)
@@ -52,28 +48,29 @@ def get_regime(name: str) -> Regime:
     return REGIMES[name]
 
 
-def parameter_parts(network: ChannelLoRAUNETR) -> dict[str, list[nn.Parameter]]:
+def parameter_parts(network: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Sort a network's parameters into ``encoder``, ``adapters``, ``fusion`` and ``decoder``.
 
     Modules tell which of their parameters are adapters (``adapter_parameters``), so the encoder's
     part is what a plain single-channel ViT has.
     """
+    encoder, fusion, decoder = map(network.get_submodule, ("encoder", "fusion", "decoder"))
     adapters = [
         p
-        for module in network.encoder.modules()
+        for module in encoder.modules()
         if isinstance(module, ChannelLoRALinear)
         for p in module.adapter_parameters()
     ]
     known = {id(p) for p in adapters}
     return {
-        "encoder": [p for p in network.encoder.parameters() if id(p) not in known],
+        "encoder": [p for p in encoder.parameters() if id(p) not in known],
         "adapters": adapters,
-        "fusion": list(network.fusion.parameters()),
-        "decoder": list(network.decoder.parameters()),
+        "fusion": list(fusion.parameters()),
+        "decoder": list(decoder.parameters()),
     }
 
 
-def apply_regime(network: ChannelLoRAUNETR, regime: str) -> None:
+def apply_regime(network: nn.Module, regime: str) -> None:
     """Set ``requires_grad`` of every parameter as `regime` says.
 
     Raises:
