@@ -1,1 +1,1 @@
-"""Parts of `ci/benchmark.py`: the sizes, the peer, what is measured and the machine's limit."""
+"""Parts of `benchmarks/benchmark.py`: the peer, the rows, the measures and their growth."""

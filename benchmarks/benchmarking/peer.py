@@ -9,7 +9,7 @@ import torch
 from monai.networks.nets import UNETR, ViT
 from torch import Tensor, nn
 
-from benchmarking.sizes import Sizes
+from benchmarking.work import Sizes
 from lora_ext import ChannelLoRAUNETR
 from lora_ext.networks.lora import ChannelLoRALinear
 

@@ -1,43 +1,64 @@
-"""The rows of the benchmark, each ours against the peer."""
+"""The rows of the benchmark: the peer, our plain network, and the same one accelerated."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarking import work
-from benchmarking.limit import Rates, count, kept_bytes
+from benchmarking.measures import (
+    Rates,
+    count,
+    full_precision,
+    in_own_process,
+    kept_bytes,
+    median_seconds,
+    seconds,
+)
 from benchmarking.peer import Peer, peer_of
-from benchmarking.sizes import Sizes
-from benchmarking.timing import in_own_process, median_seconds, seconds
+from benchmarking.work import Sizes, autocast
 from lora_ext import ChannelLoRAUNETR, save_adapter
+from lora_ext.acceleration import accelerate
+
+OURS = ("plain", "accelerated")
+SIDES = ("peer", *OURS)
+FLOAT32_TOLERANCE = 1e-3  # largest difference, as a share of the largest output
+MIXED_TOLERANCE = 1.5  # root mean square error against float32, as a multiple of the peer's
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison; a ratio below 1 is in our favour."""
+    """One comparison.
+
+    Attributes:
+        name: what was measured.
+        unit: unit of `values`.
+        values: what each side of `SIDES` takes.
+        limit: the least that the machine allows, in the same unit; None where it has no meaning.
+    """
 
     name: str
-    ours: float
-    peer: float
     unit: str
-    share_of_limit: float | None
+    values: Mapping[str, float]
+    limit: float | None = None
 
     def as_dict(self) -> dict[str, float | str | None]:
-        """As the JSON file has it."""
+        """Return the row as the JSON file has it; a ratio below 1 is in the first one's favour."""
+        peer, plain, accelerated = (self.values[side] for side in SIDES)
         return {
             "name": self.name,
-            "ours": self.ours,
-            "peer": self.peer,
             "unit": self.unit,
-            "ratio": self.ours / self.peer,
-            "share_of_limit": self.share_of_limit,
+            **self.values,
+            "plain_to_peer": plain / peer,
+            "accelerated_to_peer": accelerated / peer,
+            "accelerated_to_plain": accelerated / plain,
+            "share_of_limit": None if self.limit is None else self.limit / accelerated,
         }
 
 
@@ -52,116 +73,156 @@ class Bench:
     mixed: Rates
     full: Rates
 
-    def network(self, regime: str = "lora") -> ChannelLoRAUNETR:
-        """Our network on the device."""
-        return self.sizes.network(regime).to(self.device)
+    def build(self, side: str, regime: str = "lora") -> ChannelLoRAUNETR | Peer:
+        """Build the network of one side on the device; all sides have the same weights."""
+        network = self.sizes.network(regime)
+        if side == "peer":
+            return peer_of(network, self.sizes, self.sizes.rank).to(self.device)
+        return accelerate(
+            network.to(self.device), self.device, "on" if side == "accelerated" else "off"
+        )
 
-    def peer(self, network: ChannelLoRAUNETR) -> Peer:
-        """The peer with its weights, on the device."""
-        return peer_of(network, self.sizes, self.sizes.rank).to(self.device)
-
-    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A training batch on the device."""
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Return a training batch on the device."""
         image, regions = self.sizes.window()
         return image.to(self.device), regions.to(self.device)
 
-    def time(self, run: Callable[[], object], ours: bool, repeats: int | None = None) -> float:
-        """Median seconds; the peer's process does not keep freed memory."""
-        return median_seconds(run, self.device, repeats or self.repeats, keep=ours)
+    def time(self, run: Callable[[], object], side: str, repeats: int | None = None) -> float:
+        """Return median seconds; freed memory is kept where acceleration does that."""
+        keep = side == "accelerated"
+        return median_seconds(run, self.device, repeats or self.repeats, keep=keep)
+
+    def times(self, make: Callable[[str], Callable[[], object]]) -> dict[str, float]:
+        """Time what `make` gives for each side, one side after the other."""
+        return {side: self.time(make(side), side) for side in SIDES}
+
+
+def check_equal_outputs(bench: Bench) -> dict[str, dict[str, float]]:
+    """Compare outputs with the peer's in float32, and errors of the mixed precisions against that.
+
+    Returns:
+        For ``plain`` and ``accelerated``: ``float32`` and ``mixed``, the two figures that
+        `FLOAT32_TOLERANCE` and `MIXED_TOLERANCE` bound.
+
+    Raises:
+        RuntimeError: if one is above its tolerance.
+    """
+    image, _ = bench.batch()
+    full, mixed = {}, {}
+    for side in SIDES:
+        network = bench.build(side).eval()
+        full[side], mixed[side] = _outputs(network, image, False), _outputs(network, image, True)
+    expected = full["peer"]
+    errors = {side: (mixed[side] - expected).square().mean().sqrt() for side in SIDES}
+    found = {
+        side: {
+            "float32": float((full[side] - expected).abs().max() / expected.abs().max()),
+            "mixed": float(errors[side] / errors["peer"]),
+        }
+        for side in OURS
+    }
+    for side, figures in found.items():
+        if not (figures["float32"] <= FLOAT32_TOLERANCE and figures["mixed"] <= MIXED_TOLERANCE):
+            raise RuntimeError(
+                f"outputs differ from the peer's ({side}): expected at most {FLOAT32_TOLERANCE} "
+                f"in float32 and {MIXED_TOLERANCE} times its error in bfloat16, got {figures}"
+            )
+    return found
+
+
+def _outputs(module: nn.Module, image: Tensor, mixed: bool) -> Tensor:
+    with torch.inference_mode(), full_precision(), autocast(image.device, mixed):
+        return module(image).float()
 
 
 def encoder_rows(bench: Bench) -> Iterator[Row]:
-    """The encoder over all channels, forward and with gradients, and against its own floor."""
-    network = bench.network()
-    ours, theirs = network.encoder, bench.peer(network).encoder
+    """Measure the encoder over all channels, forward and with gradients, and against its floor."""
     image, _ = bench.batch()
-    names = ("encoder_forward", "encoder_forward_backward")
-    for name, backward in zip(names, (False, True), strict=True):
-        run = work.encoder_pass(ours, image, backward=backward)
-        peer = work.encoder_pass(theirs, image, backward=backward)
-        limit = bench.mixed.seconds(count(run))
-        time = bench.time(run, ours=True)
-        yield Row(name, time, bench.time(peer, ours=False), "s", limit / time)
-    floor_encoder = bench.network("frozen").encoder
-    floor = work.encoder_pass(work.below_first_adapter_frozen(floor_encoder), image, backward=True)
-    time, least = bench.time(run, ours=True), bench.time(floor, ours=True)
-    yield Row("encoder_over_frozen_floor", time, least, "s", limit / time)
+
+    def make(side: str, backward: bool) -> Callable[[], object]:
+        return work.encoder_pass(bench.build(side).encoder, image, backward=backward)
+
+    for name, backward in (("encoder_forward", False), ("encoder_forward_backward", True)):
+        times = bench.times(lambda side, backward=backward: make(side, backward))
+        limit = bench.mixed.seconds(count(make("accelerated", backward)))
+        yield Row(name, "s", times, limit)
+    floor = work.below_first_adapter_frozen(bench.build("accelerated", "frozen").encoder)
+    least = bench.time(work.encoder_pass(floor, image, backward=True), "accelerated")
+    yield Row("encoder_over_frozen_floor", "s", {**times, "peer": least}, limit)
 
 
 def training_rows(bench: Bench) -> Iterator[Row]:
-    """A full training step: ours in bfloat16, the peer in bfloat16 and in float32."""
-    network, batch = bench.network(), bench.batch()
-    peer = bench.peer(network)
-    moved = _step_bytes(network, batch[0])
-    counted = count(work.training_step(peer, batch, mixed=True, fused=False), moved)
-    times = {}
-    for mixed in (True, False):
-        step = work.training_step(network, batch, mixed=mixed, fused=True)
-        times["ours", mixed] = bench.time(step, ours=True)
-        step = work.training_step(peer, batch, mixed=mixed, fused=False)
-        times["peer", mixed] = bench.time(step, ours=False)
-    ours, limit = times["ours", True], bench.mixed.seconds(counted)
-    yield Row("train_step_autocast", ours, times["peer", True], "s", limit / ours)
-    yield Row("train_step_float32", ours, times["peer", False], "s", limit / ours)
-    both, limit = times["ours", False], bench.full.seconds(counted)
-    yield Row("train_step_both_float32", both, times["peer", False], "s", limit / both)
+    """Measure a training step: ours in bfloat16 and float32, the peer in both."""
+    batch = bench.batch()
+
+    def make(side: str, mixed: bool) -> Callable[[], object]:
+        return work.training_step(bench.build(side), batch, mixed=mixed, fused=side != "peer")
+
+    moved = _step_bytes(bench.build("accelerated"), batch[0])
+    counted = count(make("peer", True), moved)
+    mixed = bench.times(lambda side: make(side, True))
+    full = bench.times(lambda side: make(side, False))
+    limit = bench.mixed.seconds(counted)
+    yield Row("train_step_autocast", "s", mixed, limit)
+    yield Row("train_step_float32", "s", {**mixed, "peer": full["peer"]}, limit)
+    yield Row("train_step_both_float32", "s", full, bench.full.seconds(counted))
 
 
-def _step_bytes(network: ChannelLoRAUNETR, image: torch.Tensor) -> float:
+def _step_bytes(network: ChannelLoRAUNETR, image: Tensor) -> float:
     """Bytes that a step must move: kept activations once out and in, Adam's seven per weight."""
     trained = sum(p.numel() for p in network.trainable_parameters())
     return 2 * kept_bytes(work.forward_pass(network, image, True)) + 7 * 4 * trained
 
 
 def memory_row(bench: Bench) -> Iterator[Row]:
-    """Peak memory of training: our adapters in bfloat16, the peer's full fine-tuning in float32."""
-    ours, peer = (
-        in_own_process(name, bench.size_name, str(bench.device)) for name in ("lora32", "peer")
-    )
-    share = ours["needed"] / ours["peak"]
-    yield Row("train_peak_memory", ours["peak"], peer["peak"], "GiB", share)
+    """Measure peak memory: our adapters in bfloat16, the peer's full fine-tuning in float32."""
+    names = {"peer": "peer", "plain": "lora32+plain", "accelerated": "lora32"}
+    found = {
+        side: in_own_process(name, bench.size_name, str(bench.device))
+        for side, name in names.items()
+    }
+    peaks = {side: figures["peak"] for side, figures in found.items()}
+    yield Row("train_peak_memory", "GiB", peaks, found["accelerated"]["needed"])
 
 
 def inference_rows(bench: Bench) -> Iterator[Row]:
-    """One window, and a whole case: cropped to its foreground, against every window in float32."""
-    network = bench.network().eval()
-    peer = bench.peer(network).eval()
+    """Measure a window, and a whole case: ours cropped in bfloat16, the peer's all in float32."""
     image, case = bench.batch()[0], bench.sizes.whole_case().to(bench.device)
-    run = work.windows(bench.sizes, network, True)
-    plain = work.windows(bench.sizes, peer, False)
-    window = bench.mixed.seconds(count(lambda: plain(image)))
-    time = bench.time(lambda: run(image), ours=True)
-    yield Row("inference_window", time, bench.time(lambda: plain(image), ours=False), "s",
-              window / time)  # fmt: skip
-    needed = work.count_windows(bench.sizes, bench.sizes.head)
-    ours = bench.time(work.whole_case(bench.sizes, network, case, lean=True), ours=True, repeats=1)
-    del network
-    # no warm-up: the windows before were one, and this is by far the longest piece of work here
-    theirs = work.whole_case(bench.sizes, peer, case, lean=False)
-    peer_time = seconds(theirs, bench.device)
-    yield Row("inference_case", ours, peer_time, "s", window * needed / ours)
+    windows, cases, needed = {}, {}, 0.0
+    for side in SIDES:
+        network = bench.build(side).eval()
+        run = work.windows(bench.sizes, network, mixed=side != "peer")
+        whole = work.whole_case(bench.sizes, network, case, lean=side != "peer")
+        if side == "peer":
+            needed = bench.mixed.seconds(count(lambda run=run: run(image)))
+        windows[side] = bench.time(lambda run=run: run(image), side)
+        # no warm-up: the windows before were one, and this is by far the longest piece of work
+        cases[side] = seconds(whole, bench.device)
+    yield Row("inference_window", "s", windows, needed)
+    number = work.count_windows(bench.sizes, bench.sizes.head)
+    yield Row("inference_case", "s", cases, needed * number)
 
 
 def start_row(bench: Bench) -> Iterator[Row]:
-    """From a new process to a network on the device, always at the paper's size."""
-    ours = bench.time(work.start(True, bench.device), ours=True)
-    yield Row("bundle_start", ours, bench.time(work.start(False, bench.device), False), "s", None)
+    """Measure from a new process to a network on the device, always at the paper's size."""
+    yield Row("bundle_start", "s", bench.times(lambda side: work.start(side, bench.device)))
 
 
 def file_row(bench: Bench) -> Iterator[Row]:
-    """What one trained task takes on disk: our one file, and peft's folders with the rest."""
-    network = bench.network()
-    peer = bench.peer(network)
+    """Measure what a trained task takes on disk: our one file, and peft's folders with the rest."""
+    network = bench.build("plain")
+    peer = bench.build("peer")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "adapter.safetensors")
         save_adapter(network, path)
-        ours = os.path.getsize(path)
+        ours = os.path.getsize(path) / 2**20
         peer.encoder.vit.save_pretrained(Path(folder, "peft"))
         rest = nn.ModuleList([peer.fusion, peer.unetr]).state_dict()
         torch.save(rest, Path(folder, "peft", "rest.pt"))
         theirs = sum(f.stat().st_size for f in Path(folder, "peft").rglob("*") if f.is_file())
     trained = 4 * sum(p.numel() for p in network.trainable_parameters())
-    yield Row("adapter_file", ours / 2**20, theirs / 2**20, "MiB", trained / ours)
+    sizes = {"peer": theirs / 2**20, "plain": ours, "accelerated": ours}
+    yield Row("adapter_file", "MiB", sizes, trained / 2**20)
 
 
 ROWS = {
@@ -172,5 +233,3 @@ ROWS = {
     "file": file_row,
     "start": start_row,
 }
-
-__all__ = ["ROWS", "Bench", "Row"]

@@ -1,8 +1,6 @@
 """The benchmark's parts at a small size: what it counts, compares and writes."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,44 +8,53 @@ import torch
 NAMES = {
     "encoder_forward", "encoder_forward_backward", "encoder_over_frozen_floor",
     "train_step_autocast", "train_step_float32", "train_step_both_float32", "train_peak_memory",
-    "inference_window", "inference_case", "adapter_file", "bundle_start",
+    "inference_window", "inference_case", "adapter_file",
 }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def importable(root, monkeypatch):
-    monkeypatch.syspath_prepend(str(root / "ci"))
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
 
 
 @pytest.fixture
 def bench():
-    from benchmarking.limit import Rates
+    from benchmarking.measures import Rates
     from benchmarking.rows import Bench
-    from benchmarking.sizes import SMALL
+    from benchmarking.work import SMALL
 
     rates = Rates(1e9, 1e9, 1e9)
     return Bench(SMALL, "small", torch.device("cpu"), 1, rates, rates)
 
 
-def test_ours_and_the_peer_give_the_same(bench):
-    from benchmarking.equality import FLOAT32_TOLERANCE, check_equal_outputs
+def test_plain_accelerated_and_peer_give_the_same(bench):
+    from benchmarking.rows import FLOAT32_TOLERANCE, OURS, check_equal_outputs
 
-    assert check_equal_outputs(bench)["float32"] < FLOAT32_TOLERANCE / 100
-
-
-def test_a_peer_of_other_weights_is_found_out(bench, monkeypatch):
-    from benchmarking import equality
-
-    peer = bench.peer(bench.network())
-    torch.nn.init.normal_(peer.unetr.out.conv.conv.weight)
-    monkeypatch.setattr(type(bench), "peer", lambda self, network: peer)
-    with pytest.raises(RuntimeError, match="outputs differ"):
-        equality.check_equal_outputs(bench)
+    found = check_equal_outputs(bench)
+    assert set(found) == set(OURS)
+    assert max(figures["float32"] for figures in found.values()) < FLOAT32_TOLERANCE / 100
 
 
-def test_both_sides_train_the_same_parameters_to_the_same_gradients(bench):
-    network = bench.network()
-    peer, (image, regions) = bench.peer(network), bench.batch()
+def test_sides_of_other_weights_are_found_out(bench, monkeypatch):
+    from benchmarking import rows
+
+    original = type(bench).build
+
+    def build(self, side):
+        network = original(self, side)
+        if side == "accelerated":
+            torch.nn.init.normal_(network.decoder.out.conv.conv.weight)
+        return network
+
+    monkeypatch.setattr(type(bench), "build", build)
+    with pytest.raises(RuntimeError, match=r"differ from the peer's \(accelerated\): expected"):
+        rows.check_equal_outputs(bench)
+
+
+@pytest.mark.parametrize("form", ["plain", "accelerated"])
+def test_both_sides_train_the_same_parameters_to_the_same_gradients(bench, form):
+    network, peer = bench.build(form), bench.build("peer")
+    image, regions = bench.batch()
     for module in (network, peer):
         (module(image) * regions).mean().backward()
     assert sum(p.numel() for p in network.trainable_parameters()) == sum(
@@ -62,7 +69,7 @@ def test_both_sides_train_the_same_parameters_to_the_same_gradients(bench):
 
 
 def test_flop_and_windows_are_counted_right(bench):
-    from benchmarking.limit import count
+    from benchmarking.measures import count
     from benchmarking.work import OVERLAP, count_windows
     from monai.data.utils import dense_patch_slices
     from monai.inferers.utils import _get_scan_interval
@@ -81,7 +88,7 @@ def test_flop_and_windows_are_counted_right(bench):
 def test_lean_inference_stays_in_the_box_of_the_head(bench):
     from benchmarking.work import whole_case
 
-    network, case = bench.network().eval(), bench.sizes.whole_case()
+    network, case = bench.build("accelerated").eval(), bench.sizes.whole_case()
     whole = whole_case(bench.sizes, network, case, lean=False)()
     lean = whole_case(bench.sizes, network, case, lean=True)()
     assert whole.shape[2:] == bench.sizes.case
@@ -89,32 +96,75 @@ def test_lean_inference_stays_in_the_box_of_the_head(bench):
 
 
 @pytest.mark.slow
-def test_every_row_is_written(root, tmp_path):
+def test_every_row_is_written(tmp_path):
+    from benchmark import main
+
     out = tmp_path / "rows.json"
-    command = [sys.executable, "ci/benchmark.py", "--size", "small", "--repeats", "1"]
-    subprocess.run([*command, "--json", str(out)], cwd=root, check=True)
+    main(size="small", repeats=1, json=str(out), rows="encoder,training,memory,inference,file")
     rows = json.loads(out.read_text())
     assert {row["name"] for row in rows} == NAMES
     for row in rows:
-        assert set(row) == {"name", "ours", "peer", "unit", "ratio", "share_of_limit"}
-        assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
+        assert set(row) == {
+            "name", "unit", "peer", "plain", "accelerated", "share_of_limit",
+            "plain_to_peer", "accelerated_to_peer", "accelerated_to_plain",
+        }  # fmt: skip
+        assert row["accelerated_to_plain"] == pytest.approx(row["accelerated"] / row["plain"])
+
+
+def test_start_is_a_row_of_three_new_processes(bench, monkeypatch):
+    from benchmarking import rows
+
+    started = []
+    monkeypatch.setattr(rows.work, "start", lambda side, device: lambda: started.append(side))
+    (row,) = rows.start_row(bench)
+    assert row.name == "bundle_start"
+    assert set(started) == {"peer", "plain", "accelerated"}
 
 
 @pytest.mark.slow
-def test_scaling_is_plotted(root, tmp_path):
-    command = [sys.executable, "ci/benchmark.py", "--size", "small", "--repeats", "1"]
+@pytest.mark.parametrize("side", ["peer", "accelerated"])
+def test_new_process_builds_the_network(side):
+    from benchmarking.work import start
+
+    assert start(side, torch.device("cpu"))().returncode == 0
+
+
+def test_scaling_is_plotted(tmp_path):
+    from benchmark import main
+
     plot, out = tmp_path / "scaling.png", tmp_path / "scaling.json"
-    subprocess.run([*command, "--scaling", str(plot), "--json", str(out)], cwd=root, check=True)
+    main(size="small", repeats=1, scaling=str(plot), json=str(out))
     assert plot.stat().st_size > 10_000
     assert {row["name"] for row in json.loads(out.read_text())} == {"channels", "rank", "roi"}
 
 
-@pytest.mark.slow
-def test_every_regime_is_measured_alone(root, tmp_path):
+def test_every_regime_is_measured_alone(tmp_path, monkeypatch):
+    from benchmark import main
+    from benchmarking import growth
+    from benchmarking.work import SMALL
+
+    def here(name, size, device):  # the memory row of the test above starts real processes
+        assert size == "small"
+        return growth.measure_alone(name, SMALL, torch.device(device))
+
+    monkeypatch.setattr(growth, "in_own_process", here)
     out = tmp_path / "regimes.json"
-    command = [sys.executable, "ci/benchmark.py", "--size", "small", "--repeats", "1"]
-    subprocess.run([*command, "--regimes", "True", "--json", str(out)], cwd=root, check=True)
+    main(size="small", repeats=1, regimes=True, json=str(out))
     rows = {row["name"]: row for row in json.loads(out.read_text())}
     assert set(rows) == {"baseline", "frozen", "lora16", "lora32", "lora64"}
     for row in rows.values():
         assert row["checkpointing"]["needed"] < row["plain"]["needed"] < row["plain"]["peak"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"size": "huge"}, "--size: expected paper or small, got 'huge'"),
+        ({"rows": "encoder,other"}, r"--rows: expected some of encoder, .*, got \['encoder', 'oth"),
+    ],
+)
+def test_unknown_setting_is_an_error(wrong, sentence):
+    from benchmark import main
+
+    with pytest.raises(ValueError, match=sentence):
+        main(**wrong)
