@@ -1,6 +1,6 @@
 """What an encoder knows before any fine-tuning: a linear probe, pre-trained against random.
 
-Usage: python ci/encoder_probe.py STUDY
+Usage: python benchmarks/encoder_probe.py STUDY
 
 For one finished ``frozen`` run per data set and seed of a study: from the four taps of all
 channels, ridge regression predicts which share of every patch each region fills. It is fitted on

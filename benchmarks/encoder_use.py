@@ -1,6 +1,6 @@
 """How much a trained network uses its encoder: Dice with the encoder's taps whole, and blurred.
 
-Usage: python ci/encoder_use.py STUDY [ROW ...]
+Usage: python benchmarks/encoder_use.py STUDY [ROW ...]
 
 For every finished run of a study, the fused taps are replaced by their mean over all patches, so
 that the decoder learns nothing from them about where anything is, and the validation cases are
@@ -39,7 +39,7 @@ def run_cases(run: dict) -> dict[str, list[dict]]:
     words = run["commands"]["training"]
     return fold_cases(
         words[words.index("--dataset_dir") + 1], facts["modalities"], run["regions"],
-        fold=run["fold"], num_folds=facts["num_folds"], seed=run["seed"],
+        fold=run["fold"], num_folds=facts["num_folds"], split_seed=facts["split_seed"],
         training_cases=facts["training_cases"],
     )  # fmt: skip
 

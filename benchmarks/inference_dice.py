@@ -1,6 +1,6 @@
 """Does the fast inference find what the plain one finds? A trained bundle, evaluated three times.
 
-Usage: python ci/inference_dice.py CONFIGS OUT [--flags of the bundle, as it was trained]
+Usage: python benchmarks/inference_dice.py CONFIGS OUT [--flags of the bundle, as it was trained]
 
 CONFIGS is the ``configs`` folder of a bundle. Its validation cases are evaluated as the bundle does
 it, then in float32, then in float32 on every window of the uncropped image. The last shows what
