@@ -19,7 +19,7 @@ from monai.bundle import run
 
 
 def evaluate(configs: Path, out: Path, **flags: Any) -> tuple[float, float]:
-    """Evaluate the bundle; return ``pooled_dice`` and the seconds it took."""
+    """Evaluate the bundle, and return ``pooled_dice`` and the seconds that it took."""
     files = [str(configs / "train.json"), str(configs / "evaluate.json")]
     start = time.perf_counter()
     run(run_id="evaluating", config_file=files, output_dir=str(out), **flags)

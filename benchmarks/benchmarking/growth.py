@@ -82,7 +82,7 @@ CROPS = ((2, 2, 1), (1, 2, 1), (1, 1, 1), (1, 1, 0.5))
 
 
 def variants(sizes: Sizes) -> Iterator[tuple[str, float, Sizes]]:
-    """What is varied, to which value, and the sizes with it."""
+    """Yield what is varied, to which value, and the sizes with it."""
     for channels in CHANNELS:
         yield "channels", channels, sizes.with_(channels=channels)
     for rank in RANKS:
@@ -107,7 +107,7 @@ def measure_scaling(bench: Bench) -> list[dict]:
 
 
 def plot_scaling(rows: list[dict], path: Path) -> None:
-    """One panel per varied thing: time against value, with the line through zero for comparison."""
+    """Plot time against value, a panel per varied thing, with the line through zero beside it."""
     labels = {"channels": "image channels", "rank": "LoRA rank", "roi": "voxels of a crop"}
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2), sharey=True, layout="constrained")
     for axis, (name, label) in zip(axes, labels.items(), strict=True):

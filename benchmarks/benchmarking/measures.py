@@ -37,7 +37,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long one call takes."""
+    """Measure how long one call takes, in seconds."""
     synchronise(device)
     start = time.perf_counter()
     work()
@@ -48,7 +48,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 def median_seconds(
     work: Callable[[], object], device: torch.device, repeats: int, keep: bool = True
 ) -> float:
-    """Median of several calls after a first one that is not counted.
+    """Measure the median seconds of several calls after a first one that is not counted.
 
     Args:
         work: what is measured.
@@ -77,7 +77,7 @@ def full_precision() -> Iterator[None]:
 
 
 def peak_memory(device: torch.device) -> float:
-    """This process' peak memory in GiB: of the GPU, or resident on a CPU."""
+    """Measure this process' peak memory in GiB: of the GPU, or resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     status = Path("/proc/self/status")
@@ -104,7 +104,7 @@ class Rates:
     copy: float
 
     def seconds(self, work: Work) -> float:
-        """The least time for `work`."""
+        """Compute the least time for `work`, in seconds."""
         return (
             work.products / self.product
             + work.convolutions / self.convolution
@@ -121,7 +121,7 @@ class Work:
     bytes: float = 0.0
 
     def times(self, count: float) -> Work:
-        """The same work, `count` times."""
+        """Return the same work, `count` times."""
         return Work(self.products * count, self.convolutions * count, self.bytes * count)
 
 
@@ -166,7 +166,7 @@ def count(work: Callable[[], object], moved: float = 0.0) -> Work:
 
 
 def kept_bytes(work: Callable[[], torch.Tensor]) -> int:
-    """Bytes of the activations that a forward pass keeps for its backward pass."""
+    """Count the bytes of activations that a forward pass keeps for its backward pass."""
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

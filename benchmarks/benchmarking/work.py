@@ -56,7 +56,7 @@ class Sizes:
         }
 
     def network(self, regime: str = "lora", **options: bool) -> ChannelLoRAUNETR:
-        """Our network, with adapters that do something (a fresh B is zero)."""
+        """Build our plain network, with adapters that do something (a fresh B is zero)."""
         torch.manual_seed(0)
         network = ChannelLoRAUNETR(
             self.channels,
@@ -75,18 +75,18 @@ class Sizes:
         return network
 
     def with_(self, **changes: object) -> Sizes:
-        """The same sizes, some of them changed."""
+        """Return the same sizes, some of them changed."""
         return replace(self, **changes)
 
     def window(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """One training batch of one crop: image (1, C, H, W, D) and regions (1, R, H, W, D)."""
+        """Draw one training batch of one crop: image (1, C, H, W, D) and regions (1, R, H, W, D)."""
         generator = torch.Generator().manual_seed(1)
         image = torch.randn((1, self.channels, *self.roi), generator=generator)
         regions = torch.rand((1, self.regions, *self.roi), generator=generator) > 0.8
         return image, regions.float()
 
     def whole_case(self) -> torch.Tensor:
-        """A skull-stripped case (1, C, H, W, D): noise in an ellipsoid, zero around it."""
+        """Draw a skull-stripped case (1, C, H, W, D): noise in an ellipsoid, zero around it."""
         generator = torch.Generator().manual_seed(2)
         axes = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in self.head), indexing="ij")
         inside = sum(axis**2 for axis in axes) <= 1.1  # so that it touches every side
@@ -106,14 +106,14 @@ SIZES = {"paper": PAPER, "small": SMALL}
 
 
 def autocast(device: torch.device, on: bool) -> torch.autocast:
-    """bfloat16 autocast, or none."""
+    """Return bfloat16 autocast, or none."""
     return torch.autocast(device.type, torch.bfloat16, enabled=on)
 
 
 def encoder_pass(
     encoder: nn.Module, image: Tensor, *, backward: bool, mixed: bool = True
 ) -> Callable[[], Any]:
-    """An encoder pass over all channels, with the gradients of what is trained or without."""
+    """Make an encoder pass over all channels, with the gradients of what is trained or without."""
     parameters = [p for p in encoder.parameters() if p.requires_grad]
 
     def run() -> None:
@@ -135,7 +135,7 @@ def below_first_adapter_frozen(encoder: nn.Module) -> nn.Module:
 
 
 def forward_pass(network: nn.Module, image: Tensor, mixed: bool) -> Callable[[], Tensor]:
-    """The forward pass of a training step."""
+    """Make the forward pass of a training step."""
 
     def run() -> Tensor:
         with autocast(image.device, mixed):
@@ -147,7 +147,7 @@ def forward_pass(network: nn.Module, image: Tensor, mixed: bool) -> Callable[[],
 def training_step(
     network: nn.Module, batch: tuple[Tensor, Tensor], *, mixed: bool, fused: bool
 ) -> Callable[[], float]:
-    """A training step as a bundle does it: forward, loss, backward, Adam."""
+    """Make a training step as a bundle does it: forward, loss, backward, Adam."""
     image, regions = batch
     forward, loss_function = forward_pass(network, image, mixed), RegionDiceCELoss()
     optimizer = torch.optim.Adam(network.trainable_parameters(), lr=1e-4, fused=fused)
@@ -163,7 +163,7 @@ def training_step(
 
 
 def windows(sizes: Sizes, network: nn.Module, mixed: bool) -> Callable[[Tensor], Tensor]:
-    """Sliding windows over an image (1, C, H, W, D)."""
+    """Make sliding windows over an image (1, C, H, W, D)."""
     inferer = SlidingWindowInferer(
         sizes.roi, sw_batch_size=WINDOWS_AT_ONCE, overlap=OVERLAP, mode="gaussian"
     )
@@ -176,7 +176,7 @@ def windows(sizes: Sizes, network: nn.Module, mixed: bool) -> Callable[[Tensor],
 
 
 def whole_case(sizes: Sizes, network: nn.Module, case: Tensor, *, lean: bool) -> Callable[[], Any]:
-    """Inference of a whole case: the bundle's way (`lean`), or every window of it in float32."""
+    """Make the inference of a case: the bundle's way (`lean`), or every window in float32."""
     if not lean:
         return lambda: windows(sizes, network, mixed=False)(case)
     crop = CropForeground(select_fn=is_foreground)
@@ -184,7 +184,7 @@ def whole_case(sizes: Sizes, network: nn.Module, case: Tensor, *, lean: bool) ->
 
 
 def count_windows(sizes: Sizes, voxels: tuple[int, ...]) -> int:
-    """How many windows MONAI lays over that many voxels."""
+    """Count the windows that MONAI lays over that many voxels."""
     interval = [int(size * (1 - OVERLAP)) for size in sizes.roi]
     return len(dense_patch_slices(voxels, sizes.roi, interval))
 
@@ -200,7 +200,7 @@ PEER_START = (
 
 
 def start(side: str, device: torch.device) -> Callable[[], Any]:
-    """Start a new process, from nothing to the network on the device: `BUNDLE`, or by hand."""
+    """Make the start of a new process, from nothing to the network on the device: `BUNDLE`, or by hand."""
     if side == "peer":
         code = PEER_START.format(Path(__file__).parents[1], device)
     else:

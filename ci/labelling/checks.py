@@ -161,8 +161,8 @@ class Checks:
         return f"pooled_dice {dice:.3f} (before {self.dice[1]:.3f})"
 
     def _held_out_dice(self) -> float:
-        truth = {case.name: case.label for case in self.held_out}
-        pairs = [(path, truth[case.name]) for case, path in self._answers()]
+        labels = {case.name: case.label for case in self.held_out}
+        pairs = [(path, labels[case.name]) for case, path in self._answers()]
         self.dice.append(pooled_dice(pairs, FACTS[BUNDLE]["regions"]))
         return self.dice[-1]
 
