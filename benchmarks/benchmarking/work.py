@@ -79,7 +79,7 @@ class Sizes:
         return replace(self, **changes)
 
     def window(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw one training batch of one crop: image (1, C, H, W, D) and regions (1, R, H, W, D)."""
+        """Draw a batch of one crop: image (1, C, H, W, D) and regions (1, R, H, W, D)."""
         generator = torch.Generator().manual_seed(1)
         image = torch.randn((1, self.channels, *self.roi), generator=generator)
         regions = torch.rand((1, self.regions, *self.roi), generator=generator) > 0.8
@@ -200,7 +200,7 @@ PEER_START = (
 
 
 def start(side: str, device: torch.device) -> Callable[[], Any]:
-    """Make the start of a new process, from nothing to the network on the device: `BUNDLE`, or by hand."""
+    """Make the start of a new process, up to the network on the device: `BUNDLE` or by hand."""
     if side == "peer":
         code = PEER_START.format(Path(__file__).parents[1], device)
     else:

@@ -6,16 +6,19 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 import torch
 
-from labelling.server import Server
 from lora_ext.bundles.generator import all_facts, bundle_facts
 from lora_ext.data import CasePaths, labels_to_regions, read_task
 from lora_ext.data.regions import Regions
 from lora_ext.evaluation import PooledDice
+
+if TYPE_CHECKING:
+    from labelling.server import Server  # its libraries are in MONAI Label's environment alone
 
 BUNDLE = "brats_lora32"  # the one that is trained
 CHANNELS = ("FLAIR", "t1gd")  # its channels, in the order of the datastore's files

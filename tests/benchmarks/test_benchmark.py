@@ -129,6 +129,7 @@ def test_new_process_builds_the_network(side):
     assert start(side, torch.device("cpu"))().returncode == 0
 
 
+@pytest.mark.slow
 def test_scaling_is_plotted(tmp_path):
     from benchmark import main
 
@@ -138,6 +139,7 @@ def test_scaling_is_plotted(tmp_path):
     assert {row["name"] for row in json.loads(out.read_text())} == {"channels", "rank", "roi"}
 
 
+@pytest.mark.slow
 def test_every_regime_is_measured_alone(tmp_path, monkeypatch):
     from benchmark import main
     from benchmarking import growth
