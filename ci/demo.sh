@@ -50,7 +50,7 @@ import json
 summary = json.load(open("demo/eval/metrics.json"))["summary"]
 regions = " ".join(f"{name} {row['dice']:.3f}" for name, row in summary["regions"].items())
 print(f"pooled_dice {summary['pooled_dice']:.3f}, mean_dice {summary['mean_dice']:.3f} ({regions})")
-print("image, truth and prediction in three planes: demo/prediction.png")
+print("image, ground truth and prediction in three planes: demo/prediction.png")
 print("input, visible and reconstructed patches of the pre-training: demo/reconstruction.png")
 print("curves and images: tensorboard --logdir demo")
 PYTHON

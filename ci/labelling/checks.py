@@ -1,20 +1,28 @@
-"""What a user of the server relies on, check by check."""
+"""What a user of the server relies on, check by check: what was found, and how long it took."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import nibabel as nib
 import numpy as np
+import torch
 
-from labelling.folders import BUNDLE, HELD_OUT
-from labelling.label_maps import check_geometry, pooled_dice, read
-from labelling.report import Report, require
-from labelling.server import Server
 from lora_ext.bundles.generator import all_facts, bundle_facts
-from lora_ext.data import CasePaths, read_task
+from lora_ext.data import CasePaths, labels_to_regions, read_task
+from lora_ext.data.regions import Regions
+from lora_ext.evaluation import PooledDice
 
+if TYPE_CHECKING:
+    from labelling.server import Server  # its libraries are in MONAI Label's environment alone
+
+BUNDLE = "brats_lora32"  # the one that is trained
+CHANNELS = ("FLAIR", "t1gd")  # its channels, in the order of the datastore's files
+HELD_OUT = 4  # cases at the end of the list that are never labelled in the datastore
 FACTS = bundle_facts()
 LABELS = {
     "brats": {"edema": 1, "non-enhancing tumor": 2, "enhancing tumour": 3},
@@ -156,8 +164,8 @@ class Checks:
         return f"pooled_dice {dice:.3f} (before {self.dice[1]:.3f})"
 
     def _held_out_dice(self) -> float:
-        truth = {case.name: case.label for case in self.held_out}
-        pairs = [(path, truth[case.name]) for case, path in self._answers()]
+        labels = {case.name: case.label for case in self.held_out}
+        pairs = [(path, labels[case.name]) for case, path in self._answers()]
         self.dice.append(pooled_dice(pairs, FACTS[BUNDLE]["regions"]))
         return self.dice[-1]
 
@@ -168,3 +176,76 @@ class Checks:
     def _model(self) -> str:
         content = (self.models / BUNDLE / "models" / "model.pt").read_bytes()
         return hashlib.sha256(content).hexdigest()
+
+
+class Report:
+    """Rows of checks; one that fails does not keep the next from being tried."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str, str, float]] = []
+
+    def check(self, name: str, run: Callable[[], str]) -> None:
+        """Run a check.
+
+        Args:
+            name: what is checked.
+            run: returns what was found, and raises if that is wrong.
+        """
+        start = time.perf_counter()
+        try:
+            verdict, found = "ok", run()
+        except Exception as error:
+            verdict, found = "FAILED", f"{type(error).__name__}: {error}"
+        self.rows.append((verdict, name, found, time.perf_counter() - start))
+        print(f"{verdict}: {name}", flush=True)
+
+    def skip(self, name: str, why: str) -> None:
+        """Note a check that cannot be made here."""
+        self.rows.append(("skipped", name, why, 0.0))
+
+    @property
+    def failed(self) -> int:
+        """How many checks failed."""
+        return sum(verdict == "FAILED" for verdict, *_ in self.rows)
+
+    def __str__(self) -> str:
+        """The table."""
+        width = max(len(name) for _, name, _, _ in self.rows)
+        lines = [
+            f"{verdict:<8} {name:<{width}} {seconds:6.1f} s  {found}"
+            for verdict, name, found, seconds in self.rows
+        ]
+        passed = sum(verdict == "ok" for verdict, *_ in self.rows)
+        return "\n".join([*lines, f"{passed} passed, {self.failed} failed"])
+
+
+def require(holds: bool, sentence: str) -> None:
+    """Raise ``ValueError`` with `sentence` unless `holds`."""
+    if not holds:
+        raise ValueError(sentence)
+
+
+def read(path: Path) -> np.ndarray:
+    """Read the voxels (H, W, D) of a label map, as whole numbers."""
+    return np.asarray(nib.load(path).dataobj).astype(np.int16)
+
+
+def check_geometry(path: Path, image: Path, values: Iterable[int]) -> str:
+    """Check that a label map has its image's grid and no other values than these."""
+    answer, source = nib.load(path), nib.load(image)
+    shape = source.shape[:3]
+    require(answer.shape == shape, f"shape {answer.shape}, the image's is {shape}")
+    offset = np.abs(answer.affine - source.affine).max()
+    require(offset < 1e-3, f"affine is off by {offset:.2g}")
+    found = set(np.unique(np.asarray(answer.dataobj)).tolist())
+    require(found <= set(values), f"values {found}, allowed are {set(values)}")
+    return f"{'x'.join(map(str, shape))}, values {sorted(map(int, found))}"
+
+
+def pooled_dice(pairs: Iterable[tuple[Path, Path]], regions: Regions) -> float:
+    """Compute Dice over all regions and cases of (prediction, ground truth)."""
+    metric = PooledDice()
+    for pair in pairs:
+        masks = [labels_to_regions(torch.from_numpy(read(p))[None], regions)[None] for p in pair]
+        metric(*masks)
+    return metric.aggregate()

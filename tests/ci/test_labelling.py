@@ -30,7 +30,7 @@ def image(write):
 
 
 def test_label_map_on_its_images_grid_with_known_values_passes(write, image):
-    from labelling.label_maps import check_geometry
+    from labelling.checks import check_geometry
 
     label = np.zeros((4, 5, 6), np.uint8)
     label[0, 0, 0] = 2
@@ -46,7 +46,7 @@ def test_label_map_on_its_images_grid_with_known_values_passes(write, image):
     ],
 )
 def test_label_map_of_another_grid_or_value_fails(write, image, shape, affine, value, message):
-    from labelling.label_maps import check_geometry
+    from labelling.checks import check_geometry
 
     label = write("label", np.full(shape, value, np.uint8), affine)
     with pytest.raises(ValueError, match=message):
@@ -54,7 +54,7 @@ def test_label_map_of_another_grid_or_value_fails(write, image, shape, affine, v
 
 
 def test_dice_is_pooled_over_regions_and_cases(write):
-    from labelling.label_maps import pooled_dice
+    from labelling.checks import pooled_dice
 
     truth = np.zeros((4, 4, 4), np.uint8)
     truth[:2] = 1  # 32 voxels of WT
@@ -69,7 +69,7 @@ def test_dice_is_pooled_over_regions_and_cases(write):
 
 
 def test_failed_check_is_counted_and_the_next_one_still_made():
-    from labelling.report import Report, require
+    from labelling.checks import Report, require
 
     report = Report()
     report.check("first", lambda: require(False, "wrong"))

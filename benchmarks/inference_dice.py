@@ -1,6 +1,6 @@
 """Does the fast inference find what the plain one finds? A trained bundle, evaluated three times.
 
-Usage: python ci/inference_dice.py CONFIGS OUT [--flags of the bundle, as it was trained]
+Usage: python benchmarks/inference_dice.py CONFIGS OUT [--flags of the bundle, as it was trained]
 
 CONFIGS is the ``configs`` folder of a bundle. Its validation cases are evaluated as the bundle does
 it, then in float32, then in float32 on every window of the uncropped image. The last shows what
@@ -19,7 +19,7 @@ from monai.bundle import run
 
 
 def evaluate(configs: Path, out: Path, **flags: Any) -> tuple[float, float]:
-    """Evaluate the bundle; return ``pooled_dice`` and the seconds it took."""
+    """Evaluate the bundle, and return ``pooled_dice`` and the seconds that it took."""
     files = [str(configs / "train.json"), str(configs / "evaluate.json")]
     start = time.perf_counter()
     run(run_id="evaluating", config_file=files, output_dir=str(out), **flags)

@@ -1,6 +1,6 @@
 """How much a trained network uses its encoder: Dice with the encoder's taps whole, and blurred.
 
-Usage: python ci/encoder_use.py STUDY [ROW ...]
+Usage: python benchmarks/encoder_use.py STUDY [ROW ...]
 
 For every finished run of a study, the fused taps are replaced by their mean over all patches, so
 that the decoder learns nothing from them about where anything is, and the validation cases are
@@ -34,18 +34,18 @@ from lora_ext.evaluation import PooledDice
 
 
 def run_cases(run: dict) -> dict[str, list[dict]]:
-    """The training and the validation cases of a study's run, from its ``run.json``."""
+    """Return the training and the validation cases of a study's run, from its ``run.json``."""
     facts = bundle_facts()[Path(run["bundle"]).name] | run["knobs"]
     words = run["commands"]["training"]
     return fold_cases(
         words[words.index("--dataset_dir") + 1], facts["modalities"], run["regions"],
-        fold=run["fold"], num_folds=facts["num_folds"], seed=run["seed"],
+        fold=run["fold"], num_folds=facts["num_folds"], split_seed=facts["split_seed"],
         training_cases=facts["training_cases"],
     )  # fmt: skip
 
 
 def prepared(run: dict, cases: list[dict]) -> list[tuple[Tensor, Tensor]]:
-    """Cases preprocessed as in the run's bundle: images (C, H, W, D), regions (R, H, W, D)."""
+    """Preprocess cases as the run's bundle does: images (C, H, W, D), regions (R, H, W, D)."""
     facts = bundle_facts()[Path(run["bundle"]).name] | run["knobs"]
     keys = ["image", "label"]
     prepare = Compose([
@@ -61,23 +61,30 @@ def prepared(run: dict, cases: list[dict]) -> list[tuple[Tensor, Tensor]]:
 
 
 def without_places(taps: list[Tensor]) -> list[Tensor]:
-    """Fused taps (B, N, hidden) with every patch's token replaced by their mean."""
+    """Replace every patch's token of the fused taps (B, N, hidden) by their mean."""
     return [tap.mean(dim=1, keepdim=True).expand_as(tap) for tap in taps]
 
 
 @torch.inference_mode()
 def pooled_dice(run: dict, folder: Path) -> tuple[float, float]:
-    """Pooled Dice of a run's model with its taps as they are, and without places."""
+    """Compute pooled Dice of a run's model with its taps as they are, and without places.
+
+    Raises:
+        ValueError: for cases of another size than the network's one window.
+    """
     config = json.loads((folder / "models" / "network.json").read_text())
     network = ChannelLoRAUNETR(**config).eval()
     load_model(network, folder / "models" / "model.pt")
     whole, blurred = PooledDice(), PooledDice()
-    for image, truth in prepared(run, run_cases(run)["validation"]):
+    for image, regions in prepared(run, run_cases(run)["validation"]):
         if list(image.shape[1:]) != config["img_size"]:
-            raise ValueError(f"{folder}: cases of {list(image.shape[1:])} voxels; one window only")
+            raise ValueError(
+                f"{folder}: expected cases of one window, {config['img_size']} voxels, got "
+                f"{list(image.shape[1:])}"
+            )
         taps = network.fusion(network.encoder(image[None]))
         for metric, own in ((whole, taps), (blurred, without_places(taps))):
-            metric((network.decoder(image[None], own) > 0).float(), truth[None])
+            metric((network.decoder(image[None], own) > 0).float(), regions[None])
     return float(whole.aggregate()), float(blurred.aggregate())
 
 

@@ -1,6 +1,6 @@
 """What an encoder knows before any fine-tuning: a linear probe, pre-trained against random.
 
-Usage: python ci/encoder_probe.py STUDY
+Usage: python benchmarks/encoder_probe.py STUDY
 
 For one finished ``frozen`` run per data set and seed of a study: from the four taps of all
 channels, ridge regression predicts which share of every patch each region fills. It is fitted on
@@ -30,17 +30,17 @@ Case = tuple[Tensor, Tensor]  # features (N, 4 * C * hidden) and shares of the r
 
 @torch.inference_mode()
 def features(network: ChannelLoRAUNETR, cases: list[tuple[Tensor, Tensor]]) -> list[Case]:
-    """Taps of all channels per patch, and the share of each region in it."""
+    """Compute the taps of all channels per patch, and the share of each region in it."""
     rows = []
-    for image, truth in cases:
+    for image, regions in cases:
         taps = torch.cat(network.encoder(image[None]), dim=-1)[0]  # (C, N, 4 * hidden)
-        shares = avg_pool3d(truth[None], PATCH_SIZE)[0].flatten(1).T
+        shares = avg_pool3d(regions[None], PATCH_SIZE)[0].flatten(1).T
         rows.append((taps.transpose(0, 1).flatten(1).double(), shares.double()))
     return rows
 
 
 def explained(train: list[Case], test: list[Case], ridge: float) -> float:
-    """R^2 on `test` of a ridge regression fitted on `train`."""
+    """Compute R^2 on `test` of a ridge regression fitted on `train`."""
     x, y = (torch.cat(column) for column in zip(*train, strict=True))
     new_x, new_y = (torch.cat(column) for column in zip(*test, strict=True))
     centre, scale, level = x.mean(0), x.std(0) + 1e-6, y.mean(0)
@@ -52,7 +52,7 @@ def explained(train: list[Case], test: list[Case], ridge: float) -> float:
 
 
 def probe(train: list[Case], test: list[Case]) -> float:
-    """R^2 on `test`, the ridge chosen on `train` alone."""
+    """Compute R^2 on `test`, the ridge chosen on `train` alone."""
 
     def left_out(ridge: float) -> float:
         rest = [[*train[:i], *train[i + 1 :]] for i in range(len(train))]

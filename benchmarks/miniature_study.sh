@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The paper's comparison in miniature, on phantoms: an encoder pre-trained on unlabelled
 # single-channel volumes, then six regimes x two tasks with 8 labelled cases, then the ablation of
-# the adapters. Everything lands in OUT and goes on where it was when the script is run again.
+# the adapters. Everything lands in OUT; run again, it resumes.
 #
-# Usage: bash ci/miniature_study.sh OUT [study|ablation] [--flags of that verb]
+# Usage: bash benchmarks/miniature_study.sh OUT [study|ablation] [--flags of that verb]
 # SIZE=small (default) takes two cores about an hour and a half per verb; SIZE=paper is for a GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Cross-validation on a few patients of your own: for every fold an encoder is pre-trained on every
 # channel of its training patients, then regimes and a plain SegResNet are trained and compared.
-# Run again, it goes on where it was.
+# Run again, it resumes.
 #
-# Usage: bash ci/four_fold.sh TASK_FOLDER OUT [--flags of `study`]
+# Usage: bash benchmarks/four_fold.sh TASK_FOLDER OUT [--flags of `study`]
 # From the environment: FOLDS (default 4), MODALITIES, BUNDLES, EPOCHS, PRETRAIN_EPOCHS.
 # The network is small and voxels are 2 mm, so that two cores do. At these sizes a training step of
 # the UNETR and of SegResNet takes about the same time.

@@ -2,13 +2,20 @@
 
 Beyond the zoo: both workflows' properties are checked, and the exported TorchScript is loaded and
 compared with the network, in its values and in the shape that the metadata states.
+
+Every check takes a `Subject`, a copy of a bundle with weights, phantoms and the schema in place; it
+returns a detail worth printing, or no text, and raises if the bundle is wrong.
 """
 
 from __future__ import annotations
 
 import gc
+import json
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +27,67 @@ from monai.bundle import (
     verify_net_in_out,
 )
 
-from verification.subject import SCHEMA, Subject
+from lora_ext.networks.lora import ChannelLoRALinear
+from lora_ext.phantoms import write_phantoms
+from lora_ext.weights import save_model
+
+SCHEMA = Path(__file__).parents[1] / "tests" / "bundles" / "meta_schema.json"
+IGNORED = shutil.ignore_patterns("models", "eval", "__pycache__")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A bundle to verify.
+
+    Attributes:
+        folder: the copy, in which checks may write.
+        data: a small task for its train workflow.
+    """
+
+    folder: Path
+    data: Path
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The content of ``metadata.json``."""
+        return json.loads((self.folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+
+    def config(self, name: str) -> str:
+        """Return the path of one of its configs."""
+        return str(self.folder / "configs" / name)
+
+    def network(self) -> Any:
+        """Build the network of its inference config, with new weights."""
+        parser = ConfigParser()
+        parser.read_config(self.config("inference.json"))
+        return parser.get_parsed_content("network_def")
+
+
+def prepare(bundle: Path, workplace: Path) -> Subject:
+    """Copy a bundle, and put beside it what is not committed.
+
+    Args:
+        bundle: the bundle's folder; its ``models`` and ``eval`` are not copied.
+        workplace: folder for the copy and its phantoms.
+
+    Returns:
+        The copy with freshly drawn weights in ``models/model.pt``, and with the schema where
+        MONAI would download it to.
+    """
+    task = "prostatex" if bundle.name.startswith("prostatex") else "brats"
+    data = write_phantoms(task, workplace / "data", cases=5, size=(48, 48, 24), test_cases=1)
+    subject = Subject(workplace / bundle.name, data)
+    shutil.copytree(bundle, subject.folder, ignore=IGNORED)
+    (subject.folder / "eval").mkdir()
+    shutil.copy(SCHEMA, subject.folder / "eval" / "schema.json")
+    torch.manual_seed(0)
+    network = subject.network()
+    for layer in network.modules():
+        if isinstance(layer, ChannelLoRALinear):
+            torch.nn.init.normal_(layer.lora_B, std=0.02)  # zero at the start: without effect
+    save_model(network, subject.folder / "models" / "model.pt")
+    return subject
+
 
 NECESSARY = ("configs/metadata.json", "LICENSE")
 PREFERRED = ("models/model.pt", "configs/inference.json")
@@ -28,29 +95,29 @@ TOLERANCE = 1e-5  # of the largest output
 
 
 def files(subject: Subject) -> str:
-    """The necessary and the preferred files are there."""
+    """Check that the necessary and the preferred files are there."""
     missing = [n for n in (*NECESSARY, *PREFERRED) if not (subject.folder / n).is_file()]
     if missing:
-        raise ValueError(f"{', '.join(missing)}: missing")
+        raise ValueError(f"expected {', '.join(missing)} in the bundle, found no such file")
     return ""
 
 
 def version(subject: Subject) -> str:
-    """The version is in the changelog."""
+    """Check that the version is in the changelog."""
     metadata = subject.metadata
     for key in ("version", "changelog"):
         if key not in metadata:
-            raise ValueError(f"configs/metadata.json: {key!r} is missing")
+            raise ValueError(f"configs/metadata.json: expected {key!r}, found no such key")
     if metadata["version"] not in metadata["changelog"]:
         raise ValueError(
-            f"configs/metadata.json: version {metadata['version']} is not in the changelog, which "
-            f"has {list(metadata['changelog'])}"
+            f"configs/metadata.json: expected version {metadata['version']} in the changelog, got "
+            f"{list(metadata['changelog'])}"
         )
     return str(metadata["version"])
 
 
 def metadata(subject: Subject) -> str:
-    """The metadata fit the zoo's schema."""
+    """Check the metadata against the zoo's schema."""
     schema = subject.folder / "eval" / "schema.json"
     verify_metadata(
         meta_file=subject.config("metadata.json"),
@@ -62,7 +129,7 @@ def metadata(subject: Subject) -> str:
 
 
 def properties(subject: Subject) -> str:
-    """The train and the inference workflow start and have every property that MONAI asks for."""
+    """Check that both workflows start and have every property that MONAI asks for."""
     common: dict[str, Any] = {
         "logging_file": False,
         "dataset_dir": str(subject.data),
@@ -79,18 +146,19 @@ def properties(subject: Subject) -> str:
 
 
 def shapes(subject: Subject) -> str:
-    """The network takes and gives what the metadata state."""
+    """Check that the network takes and gives what the metadata state."""
     verify_net_in_out(
         net_id="network_def",
         meta_file=subject.config("metadata.json"),
         config_file=subject.config("inference.json"),
         bundle_root=str(subject.folder),
+        device="meta",  # shapes and types without arithmetic; `torchscript` computes values
     )
     return ""
 
 
 def torchscript(subject: Subject) -> str:
-    """The weights export to TorchScript, which computes what the network computes."""
+    """Export the weights to TorchScript, and check that it computes what the network does."""
     exported = subject.folder / "models" / "verify_model.ts"
     ckpt_export(
         net_id="network_def",
@@ -109,10 +177,13 @@ def torchscript(subject: Subject) -> str:
         expected, found = network(image), torch.jit.load(exported)(image)
     stated = _shape(tensors["outputs"]["pred"])
     if list(found.shape) != stated:
-        raise ValueError(f"the output has shape {list(found.shape)}; the metadata state {stated}")
+        raise ValueError(f"expected an output of shape {stated}, got {list(found.shape)}")
     difference = float((found - expected).abs().max() / expected.abs().max())
     if not difference <= TOLERANCE:
-        raise ValueError(f"TorchScript differs from the network by {difference:.1e} of its output")
+        raise ValueError(
+            f"expected TorchScript to differ from the network by at most {TOLERANCE} of its "
+            f"largest output, got {difference:.1e}"
+        )
     return f"differs by {difference:.0e} of the output"
 
 
@@ -127,7 +198,9 @@ def _check_workflow(workflow: ConfigWorkflow) -> None:
     del workflow
     gc.collect()  # its parts refer to each other and hold a network
     if wrong:
-        raise ValueError(f"properties that are missing or have another id: {wrong}")
+        raise ValueError(
+            f"expected all properties that MONAI asks for, got others or none: {wrong}"
+        )
 
 
 def _shape(tensor: dict[str, Any]) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from monai.networks.nets import UNETR, ViT
 from torch import Tensor, nn
 
-from benchmarking.sizes import Sizes
+from benchmarking.work import Sizes
 from lora_ext import ChannelLoRAUNETR
 from lora_ext.networks.lora import ChannelLoRALinear
 
@@ -46,7 +46,7 @@ class PeerEncoder(nn.Module):
         return adapted
 
     def base(self) -> nn.Module:
-        """The ViT below peft's wrapper."""
+        """Return the ViT below peft's wrapper."""
         return self.vit.base_model.model if self.adapted else self.vit
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -103,12 +103,12 @@ class Peer(nn.Module):
         return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *self.grid)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What an optimizer gets."""
+        """Return what an optimizer gets."""
         return [p for p in self.parameters() if p.requires_grad]
 
 
 def peer_of(network: ChannelLoRAUNETR, sizes: Sizes, rank: int | None) -> Peer:
-    """The peer with the weights of our network."""
+    """Build the peer with the weights of our network."""
     peer = Peer(sizes, rank)
     copied = network.encoder.state_dict()
     if rank is not None:

@@ -1,4 +1,4 @@
-"""What this machine could do at best: measured rates, and the work that is counted.
+"""Seconds, peak memory, and what this machine could do at best: measured rates, and counted work.
 
 The limit of a piece of work is the time of its arithmetic at the rate of a large product or
 convolution in the same precision, plus the time of the bytes that must move at the rate of a copy.
@@ -8,14 +8,91 @@ another order can bring a share above what the rates alone allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import json
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarking.timing import median_seconds
+from lora_ext.acceleration import keep_freed_memory
+
+SCRIPT = Path(__file__).parents[1] / "benchmark.py"
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for what was started on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Measure how long one call takes, in seconds."""
+    synchronise(device)
+    start = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def median_seconds(
+    work: Callable[[], object], device: torch.device, repeats: int, keep: bool = True
+) -> float:
+    """Measure the median seconds of several calls after a first one that is not counted.
+
+    Args:
+        work: what is measured.
+        device: where it runs.
+        repeats: calls that count.
+        keep: whether the process keeps freed memory, as an accelerated one does on the CPU.
+    """
+    gc.collect()
+    keep_freed_memory(device, keep)
+    work()
+    times = [seconds(work, device) for _ in range(repeats)]
+    keep_freed_memory(device, False)
+    return statistics.median(times)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep cuDNN's float32 convolutions from being rounded to TF32, so that outputs compare."""
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
+
+
+def peak_memory(device: torch.device) -> float:
+    """Measure this process' peak memory in GiB: of the GPU, or resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    status = Path("/proc/self/status")
+    if status.is_file():  # a child's ru_maxrss begins at its parent's, this does not
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
+        if peak is not None:
+            return int(peak[1]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def in_own_process(*arguments: str) -> dict[str, float]:
+    """Run ``benchmark.py --child ...`` and read the JSON of its last line."""
+    command = [sys.executable, str(SCRIPT), "--child", *arguments]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
+    return json.loads(output.strip().splitlines()[-1])
 
 
 @dataclass(frozen=True)
@@ -27,7 +104,7 @@ class Rates:
     copy: float
 
     def seconds(self, work: Work) -> float:
-        """The least time for `work`."""
+        """Compute the least time for `work`, in seconds."""
         return (
             work.products / self.product
             + work.convolutions / self.convolution
@@ -44,7 +121,7 @@ class Work:
     bytes: float = 0.0
 
     def times(self, count: float) -> Work:
-        """The same work, `count` times."""
+        """Return the same work, `count` times."""
         return Work(self.products * count, self.convolutions * count, self.bytes * count)
 
 
@@ -89,7 +166,7 @@ def count(work: Callable[[], object], moved: float = 0.0) -> Work:
 
 
 def kept_bytes(work: Callable[[], torch.Tensor]) -> int:
-    """Bytes of the activations that a forward pass keeps for its backward pass."""
+    """Count the bytes of activations that a forward pass keeps for its backward pass."""
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
