@@ -27,7 +27,7 @@ import torch
 from verification import CHECKS, Subject, prepare
 
 from lora_ext.bundles.generator import all_facts
-from lora_ext.bundles.start import user_error
+from lora_ext.bundles.starting import user_error
 
 QUIET = ("monai.apps", "monai.bundle.scripts", "monai.bundle.workflows", "lora_ext", "ignite")
 
