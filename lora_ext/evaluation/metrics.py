@@ -233,8 +233,10 @@ def case_metrics(
     distances = hd95_mm(predicted, true, size)
     voxel_ml = math.prod(size) / 1000.0
     measured = {
-        name: RegionMetrics(*voxels, voxel_ml, distance)
-        for name, voxels, distance in zip(names, counts, distances, strict=True)
+        name: RegionMetrics(both, predicted_voxels, true_voxels, voxel_ml, distance)
+        for name, (both, predicted_voxels, true_voxels), distance in zip(
+            names, counts, distances, strict=True
+        )
     }
     return CaseMetrics(case, size, measured)
 

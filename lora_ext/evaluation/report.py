@@ -32,8 +32,9 @@ class CaseReport:
 
     It reads `engine.state.output`, a list of one dictionary per case (decollated): `pred` and
     `label`, binary (R, H, W, D) on the same grid, the label a `MetaTensor` that knows its
-    spacing; `case` (the name) where there is one, else the name of the label's file; and `picture`
-    (C, H, W, D), the image as it is in the file, for the figures. In `output_dir` it writes
+    spacing; `case` (the name) where there is one, else the name of the label's file; and, there or
+    in `engine.state.batch`, `picture` (C, H, W, D), the image as it is in the file, for the
+    figures. In `output_dir` it writes
 
     - `cases.csv`: one row per case and region,
     - `metrics.json`: the summary, every case and the rule for empty regions,
@@ -102,8 +103,12 @@ class CaseReport:
                 "CaseReport: expected the engine's output to be a list of dictionaries, got "
                 f"{type(output).__name__}; decollate it (decollate=True)"
             )
-        for item in output:
-            self._measure_one(item)
+        # An evaluator's output has nothing but input, label and prediction; the picture stays in
+        # the batch, which MONAI decollates too.
+        batch = engine.state.batch
+        inputs = batch if isinstance(batch, list) else [{}] * len(output)
+        for loaded, item in zip(inputs, output, strict=True):
+            self._measure_one(item, item.get(PICTURE, loaded.get(PICTURE)))
 
     def write(self, engine: Engine | None = None) -> None:
         """Gather the cases of all ranks; on rank 0 write the files and log the table.
@@ -127,7 +132,7 @@ class CaseReport:
         if encoder is not None:
             logger.info("encoder: %s", encoder)
 
-    def _measure_one(self, item: Mapping[str, Any]) -> None:
+    def _measure_one(self, item: Mapping[str, Any], picture: torch.Tensor | None) -> None:
         for key in (CommonKeys.PRED, CommonKeys.LABEL):
             if key not in item:
                 raise ValueError(
@@ -146,8 +151,8 @@ class CaseReport:
         self._measured[source or case] = case_metrics(
             item[CommonKeys.PRED], label, label.pixdim.tolist(), self.regions, case=case
         )
-        if self.figures and PICTURE in item:
-            self._draw(case, item[PICTURE], label, item[CommonKeys.PRED])
+        if self.figures and picture is not None:
+            self._draw(case, picture, label, item[CommonKeys.PRED])
 
     def _draw(
         self, case: str, image: torch.Tensor, label: MetaTensor, prediction: torch.Tensor
@@ -191,7 +196,7 @@ class CaseLog:
         self.cases = 0
 
     def attach(self, engine: Engine) -> None:
-        """Listen to a MONAI evaluator."""
+        """Register on a MONAI evaluator."""
         ProgressBar(desc="inference", disable=None).attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
         engine.add_event_handler(Events.COMPLETED, self._close)

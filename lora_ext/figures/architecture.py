@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _draw_encoder(axes: Axes) -> None:
             corner = (left + 1.17 + 0.45 * index, y - BOX / 2)
             pair = f"$A_{index + 1}$\n$B_{index + 1}$"
             _box(axes, corner, (0.39, BOX), pair, TRAINED, size=9)
-    for (above, *_), (below, *_) in zip(TAPS, TAPS[1:], strict=False):
+    for (above, *_), (below, *_) in pairwise(TAPS):
         _arrow(axes, (left + 0.5, above - 0.12), (left + 0.5, below + 0.14))
     _line(axes, (0.75, 4.12), (0.75, TAPS[0][0]))
     _arrow(axes, (0.75, TAPS[0][0]), (left, TAPS[0][0]))
@@ -107,7 +108,7 @@ def _draw_decoder(axes: Axes) -> None:
     rows = [(RAW_ROW, "full"), *((y, size) for y, _, size in TAPS)]
     for y, size in rows:
         _box(axes, (left, y - BOX / 2), (width, BOX), f"{size} H, W, D", TRAINED)
-    for (upper, _), (lower, _) in zip(rows, rows[1:], strict=False):
+    for (upper, _), (lower, _) in pairwise(rows):
         x = left + width / 2
         _arrow(axes, (x, lower + BOX / 2), (x, upper - BOX / 2))
     for y, _, _ in TAPS:
@@ -128,7 +129,9 @@ def _draw_formula(axes: Axes) -> None:
         ("$+$", "black"),
         (r"$\frac{\alpha}{\sqrt{r}}\; B_c\, A_c\, x_c$", TRAINED[1]),
     )
-    texts = [TextArea(part, textprops={"color": colour, "size": 15}) for part, colour in parts]
+    texts: list[Any] = [
+        TextArea(part, textprops={"color": colour, "size": 15}) for part, colour in parts
+    ]
     row = HPacker(children=texts, align="baseline", pad=0, sep=5)
     box = AnnotationBbox(row, (2.45, 0.9), box_alignment=(0, 0.5), frameon=False, pad=0)
     axes.add_artist(box)
