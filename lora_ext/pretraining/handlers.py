@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -27,6 +27,9 @@ from lora_ext.training.checkpoints import BestModel
 from lora_ext.training.log import TrainingLog
 from lora_ext.training.tracking import log_figure
 from lora_ext.weights import save_encoder, save_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -145,18 +148,22 @@ class ReconstructionPanels(TensorBoardHandler):
         volumes, (patches, mask) = output["image"], output["pred"]
         for index in range(min(len(volumes), self.limit - self.drawn)):
             one = slice(index, index + 1)
-            volume, prediction = volumes[one], (patches[one], mask[one])
-            parts = {k: v[0].cpu() for k, v in reconstruct(volume, *prediction).items()}
             case = batch["case"][index] if "case" in batch else f"volume {self.drawn}"
-            loss = float(MaskedPatchLoss()(prediction, volume))
-            title = f"{case}: loss {loss:.3f}, patch means {mean_only_loss(volume, mask[one]):.3f}"
-            figure = reconstruction_figure(volume[0].cpu(), parts, title)
+            figure = _reconstruction(volumes[one], patches[one], mask[one], case)
             save_figure(figure, self.folder / f"{case}.png")
             if self.drawn == 0:
                 self._writer.add_figure("reconstruction", figure, engine.state.epoch)
                 self._writer.flush()
                 log_figure(engine, figure, f"reconstruction/epoch_{engine.state.epoch:04d}.png")
             self.drawn += 1
+
+
+def _reconstruction(volume: Tensor, patches: Tensor, mask: Tensor, case: str) -> Figure:
+    """Draw one volume (1, 1, H, W, D) and its prediction, with the losses in the title."""
+    parts = {name: part[0].cpu() for name, part in reconstruct(volume, patches, mask).items()}
+    loss = float(MaskedPatchLoss()((patches, mask), volume))
+    title = f"{case}: loss {loss:.3f}, patch means {mean_only_loss(volume, mask):.3f}"
+    return reconstruction_figure(volume[0].cpu(), parts, title)
 
 
 class VolumeReport:
