@@ -1,8 +1,7 @@
-"""Binary masks compared: voxel counts, Dice and the 95th percentile Hausdorff distance.
+"""Dice, 95th percentile Hausdorff distance (HD95) and volumes, for one case and for many.
 
-Numbers for one case and for many: Dice, HD95 in mm, volumes in ml, voxel counts.
-
-The key metric of training: one Dice pooled over all cases' and regions' voxels.
+Everything is computed from voxel counts of binary masks, except HD95, which is MONAI's.
+`PooledDice` is the key metric of training.
 """
 
 from __future__ import annotations
@@ -13,24 +12,30 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import torch
 from monai.metrics import CumulativeIterationMetric, compute_hausdorff_distance
 from monai.utils import convert_to_tensor
 
+EMPTY_RULE = (
+    "Region empty in the ground truth: Dice is 1 when the prediction is empty too, else 0. "
+    "HD95 is 0 mm when both are empty and undefined (null in JSON, empty in CSV) when exactly "
+    "one is; undefined values are left out of the mean HD95 and counted in hd95_undefined."
+)
+
 
 def binary_mask(values: torch.Tensor, name: str) -> torch.Tensor:
-    """Return plain boolean masks; probabilities must not pass as if they were masks.
+    """Return masks as plain booleans, so that probabilities cannot pass for masks.
 
     Args:
         values: zeros and ones of any shape and type.
         name: what they are, for the error.
 
     Returns:
-        A boolean tensor of the same shape, without meta data.
+        A boolean tensor of the same shape, without metadata.
 
     Raises:
-        ValueError: a value is neither 0 nor 1.
+        ValueError: if a value is neither 0 nor 1.
     """
     tensor = convert_to_tensor(values, track_meta=False)
     if tensor.dtype == torch.bool:
@@ -38,14 +43,14 @@ def binary_mask(values: torch.Tensor, name: str) -> torch.Tensor:
     mask = tensor == 1
     if not bool((mask | (tensor == 0)).all()):
         raise ValueError(
-            f"{name} has values from {float(tensor.min()):g} to {float(tensor.max()):g}; "
-            "a binary mask has only 0 and 1"
+            f"{name}: expected a binary mask with only 0 and 1, got values from "
+            f"{float(tensor.min()):g} to {float(tensor.max()):g}; apply the threshold first"
         )
     return mask
 
 
 def dice_from_counts(twice_intersection: int, total: int) -> float:
-    """Return `twice_intersection / total`, and 1 when prediction and truth are both empty.
+    """Compute Dice from voxel counts; it is 1 when prediction and ground truth are both empty.
 
     Args:
         twice_intersection: 2 |P and T|, in voxels.
@@ -58,29 +63,30 @@ def dice_from_counts(twice_intersection: int, total: int) -> float:
 
 
 def voxel_counts(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Count intersection, predicted and true voxels.
+    """Count the voxels of the intersection, the prediction and the ground truth.
 
     Args:
         prediction: binary masks (..., H, W, D).
         truth: binary masks of the same shape.
 
     Returns:
-        Whole numbers of shape (..., 3): |P and T|, |P|, |T|.
+        Integers of shape (..., 3): |P and T|, |P|, |T|.
 
     Raises:
-        ValueError: the shapes differ, or a value is neither 0 nor 1.
+        ValueError: if the shapes differ, or a value is neither 0 nor 1.
     """
-    predicted, true = binary_mask(prediction, "prediction"), binary_mask(truth, "truth")
+    predicted, true = binary_mask(prediction, "prediction"), binary_mask(truth, "ground truth")
     if predicted.shape != true.shape:
         raise ValueError(
-            f"prediction has shape {tuple(predicted.shape)}; truth has {tuple(true.shape)}"
+            f"expected prediction and ground truth of one shape, got {tuple(predicted.shape)} "
+            f"and {tuple(true.shape)}"
         )
     counts = [mask.sum(dim=(-3, -2, -1)) for mask in (predicted & true, predicted, true)]
     return torch.stack(counts, dim=-1)
 
 
 def hd95_mm(prediction: torch.Tensor, truth: torch.Tensor, spacing: Sequence[float]) -> list[float]:
-    """Return the 95th percentile Hausdorff distance in mm, region by region.
+    """Compute the 95th percentile Hausdorff distance of each region.
 
     It is MONAI's: the larger of the two directed 95th percentiles of the distances between
     border voxels.
@@ -93,17 +99,17 @@ def hd95_mm(prediction: torch.Tensor, truth: torch.Tensor, spacing: Sequence[flo
     Returns:
         R values in mm: 0 where both masks are empty, NaN where exactly one is.
     """
-    prediction, truth = _cropped(prediction, truth)
     distances = []
-    for predicted, true in zip(prediction, truth, strict=True):
+    # On the CPU the distances come from a k-d tree of border voxels, on every machine alike.
+    for predicted, true in zip(prediction.cpu(), truth.cpu(), strict=True):
         if bool(predicted.any()) and bool(true.any()):
-            distances.append(_hd95_mm(predicted, true, spacing))
+            distances.append(_monai_hd95(predicted, true, spacing))
         else:
-            distances.append(math.nan if bool(predicted.any() | true.any()) else 0.0)
+            distances.append(math.nan if bool((predicted | true).any()) else 0.0)
     return distances
 
 
-def _hd95_mm(predicted: torch.Tensor, true: torch.Tensor, spacing: Sequence[float]) -> float:
+def _monai_hd95(predicted: torch.Tensor, true: torch.Tensor, spacing: Sequence[float]) -> float:
     with warnings.catch_warnings():
         # MONAI 1.6.1 warns of an argument that it passes to itself.
         warnings.filterwarnings(
@@ -119,24 +125,6 @@ def _hd95_mm(predicted: torch.Tensor, true: torch.Tensor, spacing: Sequence[floa
     return float(hd95)
 
 
-def _cropped(prediction: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut both to the box around all masks: less memory, same borders and distances."""
-    foreground = (prediction | truth).any(dim=0).nonzero()
-    if len(foreground) == 0:
-        return prediction.cpu(), truth.cpu()
-    low, high = foreground.amin(dim=0).tolist(), (foreground.amax(dim=0) + 1).tolist()
-    box = (slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))
-    # On the CPU the distances come from a k-d tree of border voxels, on every machine alike.
-    return prediction[box].cpu(), truth[box].cpu()
-
-
-EMPTY_RULE = (
-    "Region empty in the truth: Dice is 1 when the prediction is empty too, else 0. "
-    "HD95 is 0 mm when both are empty and undefined (null in JSON, empty in CSV) when exactly "
-    "one is; undefined values are left out of the mean HD95 and counted in hd95_undefined."
-)
-
-
 @dataclass(frozen=True)
 class RegionMetrics:
     """One region of one case: voxel counts, the voxel's volume in ml and HD95 in mm."""
@@ -149,7 +137,7 @@ class RegionMetrics:
 
     @property
     def dice(self) -> float:
-        """Dice of the region, by the rule `EMPTY_RULE` when it is empty."""
+        """Dice of the region, by `EMPTY_RULE` where it is empty."""
         return dice_from_counts(
             2 * self.intersection_voxels, self.predicted_voxels + self.truth_voxels
         )
@@ -161,11 +149,11 @@ class RegionMetrics:
 
     @property
     def truth_ml(self) -> float:
-        """True volume in ml."""
+        """Ground-truth volume in ml."""
         return self.truth_voxels * self.voxel_ml
 
     def to_dict(self) -> dict[str, float | int]:
-        """Return the values that are reported, under the names used in CSV and JSON."""
+        """Return the reported values under the names used in CSV and JSON."""
         return {
             "dice": self.dice,
             "hd95_mm": self.hd95_mm,
@@ -188,12 +176,12 @@ class CaseMetrics:
     @property
     def mean_dice(self) -> float:
         """Mean Dice over the regions."""
-        return float(np.mean([region.dice for region in self.regions.values()]))
+        return sum(region.dice for region in self.regions.values()) / len(self.regions)
 
     @property
     def pooled_dice(self) -> float:
         """Dice over all regions' voxels: 2 sum |P and T| / sum (|P| + |T|)."""
-        return dice_from_counts(*_pooled_counts(self.regions.values()))
+        return _pooled_dice(self.regions.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the case as plain values (undefined HD95 is NaN)."""
@@ -216,12 +204,9 @@ def case_metrics(
 ) -> CaseMetrics:
     """Measure one case.
 
-    Empty regions: Dice is 1 when truth and prediction are both empty and 0 when only the truth
-    is (MONAI's `DiceMetric(ignore_empty=False)`, the BraTS challenge's convention); HD95 is
-    0 mm when both are empty and NaN when exactly one is.
-
-    HD95 is MONAI's: the larger of the two directed 95th percentiles of the distances between
-    border voxels.
+    An empty region has Dice 1 when it is predicted empty too, else 0 (MONAI's
+    `DiceMetric(ignore_empty=False)`, the BraTS challenge's convention); HD95 is 0 mm when both
+    masks are empty and NaN when exactly one is.
 
     Args:
         prediction: binary masks (R, H, W, D), the threshold already applied.
@@ -234,26 +219,58 @@ def case_metrics(
         The case's metrics.
 
     Raises:
-        ValueError: shapes, values, spacing or the number of regions do not fit.
+        ValueError: if shapes, values, spacing or the number of regions do not fit.
     """
     names = list(regions)
-    predicted, true = binary_mask(prediction, "prediction"), binary_mask(truth, "truth")
+    predicted, true = binary_mask(prediction, "prediction"), binary_mask(truth, "ground truth")
     if predicted.ndim != 4 or predicted.shape[0] != len(names):
         raise ValueError(
-            f"{case or 'case'}: prediction has shape {tuple(predicted.shape)}; "
-            f"expected (R, H, W, D) with R = {len(names)} ({', '.join(names)})"
+            f"{case or 'case'}: expected a prediction (R, H, W, D) with R = {len(names)} "
+            f"({', '.join(names)}), got the shape {tuple(predicted.shape)}"
         )
     size = _checked_spacing(spacing, case)
     counts = voxel_counts(predicted, true).tolist()
     distances = hd95_mm(predicted, true, size)
     voxel_ml = math.prod(size) / 1000.0
     measured = {
-        name: RegionMetrics(both, predicted_voxels, truth_voxels, voxel_ml, distance)
-        for name, (both, predicted_voxels, truth_voxels), distance in zip(
+        name: RegionMetrics(both, predicted_voxels, true_voxels, voxel_ml, distance)
+        for name, (both, predicted_voxels, true_voxels), distance in zip(
             names, counts, distances, strict=True
         )
     }
     return CaseMetrics(case, size, measured)
+
+
+def case_table(cases: Sequence[CaseMetrics]) -> pd.DataFrame:
+    """Return one row per case and region, in the order of `cases` and of their regions.
+
+    Args:
+        cases: at least one case, all with the same regions.
+
+    Returns:
+        The columns case, region, those of `RegionMetrics.to_dict`, and the case's own
+        case_mean_dice and case_pooled_dice, repeated on its rows.
+
+    Raises:
+        ValueError: if there is no case, or cases have different regions.
+    """
+    if not cases:
+        raise ValueError("no case was measured: expected at least 1, got 0")
+    names = list(cases[0].regions)
+    for case in cases:
+        if list(case.regions) != names:
+            raise ValueError(f"{case.case}: expected the regions {names}, got {list(case.regions)}")
+    return pd.DataFrame(
+        {
+            "case": case.case,
+            "region": name,
+            **region.to_dict(),
+            "case_mean_dice": case.mean_dice,
+            "case_pooled_dice": case.pooled_dice,
+        }
+        for case in cases
+        for name, region in case.regions.items()
+    )
 
 
 def summary(cases: Sequence[CaseMetrics]) -> dict[str, Any]:
@@ -272,45 +289,32 @@ def summary(cases: Sequence[CaseMetrics]) -> dict[str, Any]:
         defined ones; NaN when there are none) and `hd95_undefined` (a number of cases).
 
     Raises:
-        ValueError: no case, or cases with different regions.
+        ValueError: if there is no case, or cases have different regions.
     """
-    if not cases:
-        raise ValueError("no case was measured; at least 1 is needed")
-    names = list(cases[0].regions)
-    for case in cases:
-        if list(case.regions) != names:
-            raise ValueError(f"{case.case}: regions {list(case.regions)}; expected {names}")
-    regions = {name: _region_summary([case.regions[name] for case in cases]) for name in names}
-    every_region = [region for case in cases for region in case.regions.values()]
+    # pandas leaves undefined distances out of means and deviations.
+    by_region = case_table(cases).groupby("region", sort=False)
+    per_region = pd.DataFrame(
+        {
+            "dice": by_region["dice"].mean(),
+            "dice_std": by_region["dice"].std(),
+            "hd95_mm": by_region["hd95_mm"].mean(),
+            "hd95_mm_std": by_region["hd95_mm"].std(),
+            "hd95_undefined": by_region["hd95_mm"].agg(lambda mm: int(mm.isna().sum())),
+        }
+    )
     return {
         "cases": len(cases),
-        "mean_dice": float(np.mean([region["dice"] for region in regions.values()])),
-        "mean_dice_std": _std([case.mean_dice for case in cases]),
-        "pooled_dice": dice_from_counts(*_pooled_counts(every_region)),
-        "pooled_dice_std": _std([case.pooled_dice for case in cases]),
-        "regions": regions,
+        "mean_dice": float(per_region["dice"].mean()),
+        "mean_dice_std": float(pd.Series([case.mean_dice for case in cases]).std()),
+        "pooled_dice": _pooled_dice(region for case in cases for region in case.regions.values()),
+        "pooled_dice_std": float(pd.Series([case.pooled_dice for case in cases]).std()),
+        "regions": per_region.to_dict(orient="index"),
     }
 
 
-def _region_summary(measured: Sequence[RegionMetrics]) -> dict[str, float | int]:
-    dice = [region.dice for region in measured]
-    defined = [region.hd95_mm for region in measured if not math.isnan(region.hd95_mm)]
-    return {
-        "dice": float(np.mean(dice)),
-        "dice_std": _std(dice),
-        "hd95_mm": float(np.mean(defined)) if defined else math.nan,
-        "hd95_mm_std": _std(defined),
-        "hd95_undefined": len(measured) - len(defined),
-    }
-
-
-def _std(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-def _pooled_counts(regions: Iterable[RegionMetrics]) -> tuple[int, int]:
+def _pooled_dice(regions: Iterable[RegionMetrics]) -> float:
     measured = list(regions)
-    return (
+    return dice_from_counts(
         2 * sum(region.intersection_voxels for region in measured),
         sum(region.predicted_voxels + region.truth_voxels for region in measured),
     )
@@ -319,18 +323,20 @@ def _pooled_counts(regions: Iterable[RegionMetrics]) -> tuple[int, int]:
 def _checked_spacing(spacing: Sequence[float], case: str) -> tuple[float, ...]:
     size = tuple(float(value) for value in spacing)
     if len(size) != 3 or not all(math.isfinite(value) and value > 0 for value in size):
-        raise ValueError(f"{case or 'case'}: spacing is {size}; expected 3 positive values in mm")
+        raise ValueError(
+            f"{case or 'case'}: expected a spacing of 3 positive values in mm, got {size}"
+        )
     return size
 
 
 class PooledDice(CumulativeIterationMetric):
     """Dice pooled over all voxels of all regions of all cases.
 
-    That is 2 sum |P and T| / sum (|P| + |T|), and 1 where nothing is true and nothing predicted.
-    It is used as MONAI's `DiceMetric` is: call it with binary batches (or lists of channel-first
-    masks), then `aggregate()`. Each case adds one row [2 |P and T|, |P| + |T|] of voxel counts;
-    the rows of all ranks are gathered (a case that a sampler gave to two ranks counts twice, as in
-    every MONAI metric). In training:
+    That is 2 sum |P and T| / sum (|P| + |T|), and 1 where both are empty everywhere. It is used
+    as MONAI's `DiceMetric` is: call it with binary batches (or lists of channel-first masks),
+    then `aggregate()`. Each case adds one row [2 |P and T|, |P| + |T|] of voxel counts; the rows
+    of all ranks are gathered (a case that a sampler gave to two ranks counts twice, as in every
+    MONAI metric). In training:
 
         IgniteMetricHandler(PooledDice(), output_transform=from_engine(["pred", "label"]))
     """
@@ -338,21 +344,21 @@ class PooledDice(CumulativeIterationMetric):
     def _compute_tensor(
         self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any
     ) -> torch.Tensor:
-        """Count one batch of masks (B, R, H, W, D).
+        """Count one batch of masks.
 
         Args:
-            y_pred: binary predictions.
-            y: binary truth of the same shape.
-            kwargs: unused; part of MONAI's signature.
+            y_pred: binary predictions (B, R, H, W, D).
+            y: binary ground truth of the same shape.
+            **kwargs: unused; part of MONAI's signature.
 
         Returns:
-            Whole numbers of shape (B, 2): 2 |P and T| and |P| + |T| over the regions.
+            Integers of shape (B, 2): 2 |P and T| and |P| + |T| over the regions.
 
         Raises:
-            ValueError: `y` is missing, shapes differ, or a value is neither 0 nor 1.
+            ValueError: if `y` is missing, the shapes differ, or a value is neither 0 nor 1.
         """
         if y is None:
-            raise ValueError("PooledDice got no truth; call it with (prediction, truth)")
+            raise ValueError("PooledDice: expected (prediction, ground truth), got no ground truth")
         intersection, predicted, true = voxel_counts(y_pred, y).sum(dim=1).unbind(dim=-1)
         return torch.stack([2 * intersection, predicted + true], dim=-1)
 
@@ -360,7 +366,7 @@ class PooledDice(CumulativeIterationMetric):
         """Return the Dice over everything counted since the last `reset()`, on all ranks.
 
         Raises:
-            ValueError: nothing was counted.
+            ValueError: if nothing was counted.
         """
         counts = self.get_buffer()
         if counts is None:

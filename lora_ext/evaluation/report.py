@@ -1,4 +1,4 @@
-"""The handlers behind evaluation and inference: they measure every case, and write the report."""
+"""Handlers of evaluation and inference: measure every case, write the report, show progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lora_ext.images.image_file import case_name
 
 logger = logging.getLogger("lora_ext")
 
-PICTURE = "picture"  # key of the image as it is in the file, for the figures
+PICTURE = "picture"  # key of the image with the intensities of its file, for the figures
 
 
 class CaseReport:
@@ -32,16 +32,26 @@ class CaseReport:
 
     It reads `engine.state.output`, a list of one dictionary per case (decollated): `pred` and
     `label`, binary (R, H, W, D) on the same grid, the label a `MetaTensor` that knows its
-    spacing; `case` (the name) where there is one, else the name of the label's file; and `picture`
-    (C, H, W, D), the image as it is in the file, for the figures. In `output_dir` it writes
+    spacing; `case` (the name) where there is one, else the name of the label's file; and, there or
+    in `engine.state.batch`, `picture` (C, H, W, D), the image as it is in the file, for the
+    figures. In `output_dir` it writes
 
     - `cases.csv`: one row per case and region,
     - `metrics.json`: the summary, every case and the rule for empty regions,
     - `report.html`: the same as a page to look through, worst cases first,
-    - `figures/<case>.png`: image, truth and prediction, where the image has the label's grid,
+    - `figures/<case>.png`: image, ground truth and prediction, where image and label share a grid,
 
     and logs a table. With several ranks, cases are gathered and rank 0 writes; a case that a
-    distributed sampler gave to two ranks counts once.
+    distributed sampler gave to two ranks counts once. Nothing is written before the run is
+    complete, but for the figures.
+
+    Args:
+        output_dir: folder of the report; made when it does not exist.
+        regions: region name -> labels, in the order of the masks' channels.
+        figures: draw one figure per case.
+        channel: index of the image channel that is drawn.
+        channel_names: the image channels' names, for the figure.
+        network: its ``config`` tells which encoder it was trained from, which the report says.
     """
 
     def __init__(
@@ -54,16 +64,6 @@ class CaseReport:
         channel_names: Sequence[str] | None = None,
         network: Any = None,
     ) -> None:
-        """Set up the report; nothing is written before the first case.
-
-        Args:
-            output_dir: folder of the report; made when it does not exist.
-            regions: region name -> labels, in the order of the masks' channels.
-            figures: draw one figure per case.
-            channel: index of the image channel that is drawn.
-            channel_names: the image channels' names, for the figure.
-            network: its ``config`` tells which encoder it was trained from, which the report says.
-        """
         self.output_dir = Path(output_dir)
         self.regions = dict(regions)
         self.figures = figures
@@ -94,23 +94,27 @@ class CaseReport:
             engine: the evaluator; its `state.output` is read.
 
         Raises:
-            ValueError: the output is not a list of dictionaries with `pred` and `label`, or a
+            ValueError: if the output is not a list of dictionaries with `pred` and `label`, or a
                 case's masks do not fit the regions.
         """
         output = engine.state.output
         if not isinstance(output, list):
             raise ValueError(
-                f"CaseReport: the engine's output is a {type(output).__name__}; "
-                "it must be a decollated list of dictionaries (decollate=True)"
+                "CaseReport: expected the engine's output to be a list of dictionaries, got "
+                f"{type(output).__name__}; decollate it (decollate=True)"
             )
-        for item in output:
-            self._measure_one(item)
+        # An evaluator's output has nothing but input, label and prediction; the picture stays in
+        # the batch, which MONAI decollates too.
+        batch = engine.state.batch
+        inputs = batch if isinstance(batch, list) else [{}] * len(output)
+        for loaded, item in zip(inputs, output, strict=True):
+            self._measure_one(item, item.get(PICTURE, loaded.get(PICTURE)))
 
     def write(self, engine: Engine | None = None) -> None:
-        """Gather the cases of all ranks; on rank 0 write `cases.csv`, `metrics.json`, the log.
+        """Gather the cases of all ranks; on rank 0 write the files and log the table.
 
         Raises:
-            ValueError: no case was evaluated.
+            ValueError: if no case was evaluated.
         """
         gathered: dict[str, CaseMetrics] = {}
         for measured in idist.all_gather(self._measured):  # type: ignore[union-attr]
@@ -119,7 +123,7 @@ class CaseReport:
             return
         cases = sorted(gathered.values(), key=lambda case: case.case)
         if not cases:
-            raise ValueError(f"{self.output_dir}: no case was evaluated; at least 1 is needed")
+            raise ValueError(f"{self.output_dir}: expected at least 1 evaluated case, got 0")
         write_csv(self.output_dir / "cases.csv", cases)
         encoder = getattr(self.network, "config", {}).get("encoder")
         write_json(self.output_dir / "metrics.json", cases, self.regions, encoder)
@@ -128,24 +132,27 @@ class CaseReport:
         if encoder is not None:
             logger.info("encoder: %s", encoder)
 
-    def _measure_one(self, item: Mapping[str, Any]) -> None:
-        missing = [key for key in (CommonKeys.PRED, CommonKeys.LABEL) if key not in item]
-        if missing:
-            raise ValueError(
-                f"CaseReport: the engine's output has {sorted(item)}; {str(missing[0])!r} is needed"
-            )
+    def _measure_one(self, item: Mapping[str, Any], picture: torch.Tensor | None) -> None:
+        for key in (CommonKeys.PRED, CommonKeys.LABEL):
+            if key not in item:
+                raise ValueError(
+                    f"CaseReport: expected {str(key)!r} in the engine's output, got {sorted(item)}"
+                )
         label = item[CommonKeys.LABEL]
-        # The file tells two cases of the same name apart.
+        # The file's path tells two cases of the same name apart.
         source = _source(item)
         number = f"case_{idist.get_rank()}_{len(self._measured):04d}"
         case = str(item.get("case") or (case_name(source) if source else number))
         if not isinstance(label, MetaTensor):
-            raise ValueError(f"{case}: the label is a plain tensor; a MetaTensor tells the spacing")
+            raise ValueError(
+                f"{case}: expected the label as a MetaTensor, which knows its spacing, got "
+                f"{type(label).__name__}"
+            )
         self._measured[source or case] = case_metrics(
             item[CommonKeys.PRED], label, label.pixdim.tolist(), self.regions, case=case
         )
-        if self.figures and PICTURE in item:
-            self._draw(case, item[PICTURE], label, item[CommonKeys.PRED])
+        if self.figures and picture is not None:
+            self._draw(case, picture, label, item[CommonKeys.PRED])
 
     def _draw(
         self, case: str, image: torch.Tensor, label: MetaTensor, prediction: torch.Tensor
@@ -169,7 +176,7 @@ class CaseReport:
 
 
 def _source(item: Mapping[str, Any]) -> str:
-    """Return the file the case was read from, empty when unknown."""
+    """Return the path of the file that the case was read from; empty when unknown."""
     for key in (CommonKeys.LABEL, CommonKeys.IMAGE):
         meta = getattr(item.get(key), "meta", {})
         if meta.get(ImageMetaKey.FILENAME_OR_OBJ):
@@ -189,7 +196,7 @@ class CaseLog:
         self.cases = 0
 
     def attach(self, engine: Engine) -> None:
-        """Listen to a MONAI evaluator."""
+        """Register on a MONAI evaluator."""
         ProgressBar(desc="inference", disable=None).attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
         engine.add_event_handler(Events.COMPLETED, self._close)

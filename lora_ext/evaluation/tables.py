@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from lora_ext.data.regions import Regions
-from lora_ext.evaluation.metrics import EMPTY_RULE, CaseMetrics, summary
+from lora_ext.evaluation.metrics import EMPTY_RULE, CaseMetrics, case_table, summary
 from lora_ext.files import whole_file
 
 
 def write_csv(path: str | os.PathLike[str], cases: Sequence[CaseMetrics]) -> None:
-    """Write one row per case and region.
-
-    The columns are case, region, the region's values (dice, hd95_mm, predicted_ml, truth_ml and
-    the three voxel counts), and the case's own case_mean_dice and case_pooled_dice, repeated on
-    its rows. Undefined values are empty.
+    """Write the `case_table`, one row per case and region; undefined values are empty.
 
     Args:
         path: the file to write.
         cases: the measured cases.
     """
-    rows = [
-        {
-            "case": case.case,
-            "region": name,
-            **region.to_dict(),
-            "case_mean_dice": case.mean_dice,
-            "case_pooled_dice": case.pooled_dice,
-        }
-        for case in cases
-        for name, region in case.regions.items()
-    ]
-    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(without_nan(row) for row in rows)
+    with whole_file(path) as draft:
+        case_table(cases).to_csv(draft, index=False, lineterminator="\r\n")
 
 
 def write_json(
@@ -54,7 +38,7 @@ def write_json(
         path: the file to write.
         cases: the measured cases.
         regions: region name -> labels it is made of.
-        encoder: what the network's encoder was trained from, if that is known.
+        encoder: what the network's encoder was trained from; None where that is unknown.
     """
     content = {
         "encoder": encoder,
@@ -63,9 +47,9 @@ def write_json(
         "summary": summary(cases),
         "cases": [case.to_dict() for case in cases],
     }
-    with whole_file(path) as temporary:
+    with whole_file(path) as draft:
         text = json.dumps(without_nan(content), indent=2, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        draft.write_text(text + "\n", encoding="utf-8")
 
 
 def text_table(cases: Sequence[CaseMetrics]) -> str:
@@ -78,44 +62,35 @@ def text_table(cases: Sequence[CaseMetrics]) -> str:
         cases: the measured cases.
     """
     total = summary(cases)
-    regions = total["regions"]
-    rows = [["case", *regions, "mean", "pooled"]]
-    for case in cases:
-        dice = [region.dice for region in case.regions.values()]
-        rows.append([case.case, *_fixed([*dice, case.mean_dice, case.pooled_dice], 3)])
-    dice = [region["dice"] for region in regions.values()]
-    rows.append(["Dice", *_fixed([*dice, total["mean_dice"], total["pooled_dice"]], 3)])
-    rows.append(["HD95 mm", *_fixed([region["hd95_mm"] for region in regions.values()], 1)])
-    lines = _aligned(rows)
-    undefined = {name: region["hd95_undefined"] for name, region in regions.items()}
+    regions = pd.DataFrame(total["regions"])  # a column per region
+    means = {**regions.loc["dice"], "mean": total["mean_dice"], "pooled": total["pooled_dice"]}
+    rows = [
+        {
+            **{name: region.dice for name, region in case.regions.items()},
+            "mean": case.mean_dice,
+            "pooled": case.pooled_dice,
+        }
+        for case in cases
+    ]
+    table = pd.DataFrame([*rows, means]).map(fixed, digits=3)
+    table.loc[len(table)] = regions.loc["hd95_mm"].map(lambda mm: fixed(mm, 1))
+    table.index = pd.Index([*(case.case for case in cases), "Dice", "HD95 mm"])
+    table.columns.name = "case"
+    text = table.to_string(na_rep="", col_space=7)
+    undefined = {name: int(count) for name, count in regions.loc["hd95_undefined"].items()}
     if any(undefined.values()):
         counts = ", ".join(f"{name} {count}" for name, count in undefined.items() if count)
-        lines[-1] += f"  (undefined: {counts})"
-    return "\n".join(lines)
+        text = f"{text.rstrip()}  (undefined: {counts})"
+    return text
 
 
 def fixed(value: float, digits: int) -> str:
-    """A number with a fixed count of digits after the point; ``-`` where it is undefined."""
+    """Format a number with `digits` digits after the point; ``-`` where it is undefined."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _fixed(values: Sequence[float], digits: int) -> list[str]:
-    return [fixed(value, digits) for value in values]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    first = max(len(row[0]) for row in rows)
-    widths = [max(6, len(name)) for name in rows[0][1:]]
-    lines = []
-    for row in rows:
-        # The HD95 line is shorter: it has no mean and no pooled value.
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths, strict=False)]
-        lines.append("  ".join([row[0].ljust(first), *cells]))
-    return lines
-
-
 def without_nan(value: Any) -> Any:
-    """Replace NaN by None, all the way down."""
+    """Replace NaN by None in nested dictionaries and lists."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):

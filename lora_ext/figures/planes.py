@@ -1,4 +1,4 @@
-"""Which slices of a volume to show, and which way up: axial, coronal, sagittal."""
+"""Which slices of a volume to show, which way up, and in which greys: axial, coronal, sagittal."""
 
 from __future__ import annotations
 
@@ -59,7 +59,11 @@ def to_lps(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 
 def lps_spacing(affine: np.ndarray) -> tuple[float, ...]:
-    """Return the voxel size in mm along the axes that `to_lps` gives."""
+    """Return the voxel size in mm along the axes that `to_lps` gives.
+
+    Args:
+        affine: voxel to world (RAS+, mm), 4 x 4.
+    """
     sizes = nib.affines.voxel_sizes(affine)
     order = np.argsort(_turn(affine)[:, 0])
     return tuple(float(sizes[axis]) for axis in order)
@@ -72,6 +76,9 @@ def busiest_slices(masks: np.ndarray) -> tuple[int, int, int]:
 
     Args:
         masks: binary array (R, H, W, D).
+
+    Returns:
+        Indices along H, W and D.
     """
     total = masks.sum(axis=0, dtype=np.int64)
     indices = []
@@ -83,19 +90,32 @@ def busiest_slices(masks: np.ndarray) -> tuple[int, int, int]:
     return indices[0], indices[1], indices[2]
 
 
-def filled_box(volume: np.ndarray, masks: np.ndarray) -> tuple[slice, slice, slice]:
-    """Return the box that holds everything but a constant border (air cut away by the data set).
+def air_mask(picture: np.ndarray) -> np.ndarray:
+    """Find the voxels of a constant border, which is air that the data set or the scanner blanked.
 
     Args:
-        volume: one channel (H, W, D); its first voxel's value is taken as the border's.
-        masks: binary array (R, H, W, D); always inside the box.
+        picture: one channel (H, W, D).
 
     Returns:
-        Slices along H, W and D, with a margin of two voxels; everything for a constant volume.
+        Boolean array (H, W, D), true where a voxel equals the border; false everywhere where the
+        eight corners differ, since there is no constant border then.
     """
-    filled = (volume != volume.flat[0]) | masks.any(axis=0)
+    border = picture.flat[0]
+    corners = picture[np.ix_([0, -1], [0, -1], [0, -1])]
+    return (picture == border) & bool((corners == border).all())
+
+
+def filled_box(filled: np.ndarray) -> tuple[slice, slice, slice]:
+    """Return the box that holds everything filled.
+
+    Args:
+        filled: boolean array (H, W, D).
+
+    Returns:
+        Slices along H, W and D, with a margin of two voxels; everything where nothing is filled.
+    """
     if not filled.any():
-        filled[:] = True
+        return slice(None), slice(None), slice(None)
     box = []
     for axis in range(3):
         used = np.flatnonzero(filled.any(axis=tuple(other for other in range(3) if other != axis)))
@@ -103,14 +123,16 @@ def filled_box(volume: np.ndarray, masks: np.ndarray) -> tuple[slice, slice, sli
     return box[0], box[1], box[2]
 
 
-def grey_window(picture: np.ndarray) -> tuple[float, float]:
-    """Return the grey values shown as black and white, outliers and the border left out.
+def grey_window(values: np.ndarray) -> tuple[float, float]:
+    """Return the grey values to show as black and white, outliers left out.
 
     Args:
-        picture: one channel (H, W, D); its first voxel's value is taken as the border's.
+        values: intensities of any shape, without air.
+
+    Returns:
+        The 1st and the 99.5th percentile; 0 and 1 where there are no values.
     """
-    inside = picture[picture != picture.flat[0]]
-    low, high = np.percentile(inside, (1, 99.5)) if inside.size else (0.0, 1.0)
+    low, high = np.percentile(values, (1, 99.5)) if values.size else (0.0, 1.0)
     return float(low), float(high)
 
 

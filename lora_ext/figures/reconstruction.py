@@ -8,7 +8,7 @@ import numpy as np
 from monai.utils import convert_to_numpy
 from torch import Tensor
 
-from lora_ext.figures.planes import PLANES, busiest_slices, grey_window, to_lps
+from lora_ext.figures.planes import PLANES, air_mask, busiest_slices, grey_window, to_lps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 INCHES = 2.4  # width of a picture
 HEAD_INCHES = 0.7  # title and heads
-HIDDEN = "#7a1f1f"  # no grey value, so that a hidden patch is not taken for a dark one
+HIDDEN = "#7a1f1f"  # a colour, so that a hidden patch is not taken for a dark one
 RAS = np.eye(4)  # the bundle's preprocessing leaves volumes in this orientation
 
 
@@ -58,8 +58,9 @@ def _draw(axes: np.ndarray, pictures: dict[str, np.ndarray]) -> None:
     from matplotlib import colormaps
 
     whole = pictures["input"]
-    at = busiest_slices((whole != whole.flat[0])[None])
-    low, high = grey_window(whole)
+    filled = ~air_mask(whole)
+    at = busiest_slices(filled[None])
+    low, high = grey_window(whole[filled])
     grey = colormaps["gray"].with_extremes(bad=HIDDEN)
     for row, plane in zip(axes, PLANES, strict=True):
         row[0].set_ylabel(plane.name, fontsize=9)

@@ -48,7 +48,7 @@ class VolumeAutoEncoder(MaskedAutoEncoderViT):
         config: the constructor's arguments, as JSON can hold them.
 
     Raises:
-        ValueError: for sizes that do not fit each other.
+        ValueError: if sizes do not fit each other.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class VolumeAutoEncoder(MaskedAutoEncoderViT):
         }  # fmt: skip
         _check_sizes(config)
         with warnings.catch_warnings():
-            # MONAI 1.6.1's position embedding calls torch.meshgrid without indexing
+            # MONAI 1.6.1's position embedding calls torch.meshgrid without indexing.
             warnings.filterwarnings("ignore", message="torch.meshgrid")
             super().__init__(in_channels=1, patch_size=PATCH_SIZE, **config)
         self.config = config
@@ -81,12 +81,13 @@ class VolumeAutoEncoder(MaskedAutoEncoderViT):
         embed = self.decoder_embed
         self.decoder_embed = _FullPrecisionLinear(embed.in_features, embed.out_features)
         for block in (*self.blocks, *self.decoder_blocks):
-            if hasattr(block, "attn"):  # all but the final norms, which MONAI keeps in the lists
+            # MONAI keeps the final norms, which have no attention, in the same lists.
+            if hasattr(block, "attn"):
                 block.norm_cross_attn = nn.Identity()
                 block.attn.use_flash_attention = True
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """All parameters but the fixed position embeddings, for an optimizer."""
+        """Return all parameters but the fixed position embeddings, for an optimizer."""
         return [p for p in self.parameters() if p.requires_grad]
 
     def forward(self, x: Tensor, masking_ratio: float | None = None) -> tuple[Tensor, Tensor]:
@@ -110,36 +111,36 @@ class _FullPrecisionLinear(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        # not super().forward, which TorchScript does not take
+        # TorchScript does not take super().forward.
         return nn.functional.linear(input, self.weight, self.bias).to(self.weight.dtype)
 
 
 def _check_sizes(config: dict[str, Any]) -> None:
     sizes = config["img_size"]
     if len(sizes) != 3 or any(s < PATCH_SIZE or s % PATCH_SIZE for s in sizes):
-        raise ValueError(f"img_size must be three multiples of {PATCH_SIZE} voxels; got {sizes}")
+        raise ValueError(f"img_size: expected three multiples of {PATCH_SIZE} voxels, got {sizes}")
     for prefix in ("", "decoder_"):
         width, heads = config[f"{prefix}hidden_size"], config[f"{prefix}num_heads"]
         if width % SINCOS_MULTIPLE or width % heads:
             raise ValueError(
-                f"{prefix}hidden_size must be a multiple of {SINCOS_MULTIPLE} and of "
-                f"{prefix}num_heads; got {width} with {heads} heads"
+                f"{prefix}hidden_size: expected a multiple of {SINCOS_MULTIPLE} and of "
+                f"{prefix}num_heads, got {width} with {heads} heads"
             )
     patches = sizes[0] * sizes[1] * sizes[2] // PATCH_SIZE**3
     ratio = config["masking_ratio"]
     if not 0 < ratio < 1 or int((1 - ratio) * patches) < 1:
         raise ValueError(
-            f"masking_ratio must be between 0 and 1 and leave one of {patches} patches visible; "
-            f"got {ratio}"
+            f"masking_ratio: expected a number between 0 and 1 that leaves at least one of "
+            f"{patches} patches visible, got {ratio}"
         )
 
 
 class VolumeEncoder(VolumeAutoEncoder):
-    """The auto-encoder's normed encoder output as a volume of features, with no patch hidden.
+    """The auto-encoder's normalised encoder output as features of whole volumes.
 
-    One tensor in, one tensor out, nothing drawn at random: the form that MONAI's
-    ``verify_net_in_out`` and exports take. The parameters are the auto-encoder's under the same
-    names, its decoder's included, so that ``model.pt`` fits as it is.
+    No patch is hidden and nothing is drawn at random: one tensor in, one tensor out, as MONAI's
+    ``verify_net_in_out`` and exports need it. The parameters are the auto-encoder's under the
+    same names, its decoder's included, so that ``model.pt`` fits as it is.
 
     Args:
         img_size: input size in voxels, three multiples of 16.
@@ -147,7 +148,7 @@ class VolumeEncoder(VolumeAutoEncoder):
     """
 
     def autoencoder(self) -> Reconstruction:
-        """The auto-encoder on these very parameters, not on copies."""
+        """Return an auto-encoder that shares these parameters."""
         return Reconstruction(self)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -168,10 +169,10 @@ class VolumeEncoder(VolumeAutoEncoder):
 
 
 class Reconstruction(nn.Module):
-    """The auto-encoder of a `VolumeEncoder`: hides patches and predicts them.
+    """The auto-encoder on a `VolumeEncoder`'s parameters: hide patches, predict all.
 
     Args:
-        encoder: its parameters are used.
+        encoder: the encoder whose parameters are shared, not copied.
     """
 
     def __init__(self, encoder: VolumeEncoder) -> None:
@@ -179,5 +180,12 @@ class Reconstruction(nn.Module):
         self.encoder = encoder
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See `VolumeAutoEncoder.forward`."""
+        """Hide patches and predict the voxels of all, as `VolumeAutoEncoder.forward` does.
+
+        Args:
+            x: volumes, shape (B, 1, H, W, D).
+
+        Returns:
+            Predicted patches (B, N, 4096) and the mask (B, N), 1 where a patch was hidden.
+        """
         return VolumeAutoEncoder.forward(self.encoder, x)

@@ -1,12 +1,7 @@
-"""A batch of volumes as MONAI's engines take it: the volume is its own target.
+"""What MONAI's engines need to pre-train and to evaluate an auto-encoder.
 
-Keep the best auto-encoder, and its encoder as the file that ``pretrained`` takes.
-
-What a pre-training run says in the console.
-
-Reconstructions of held-out volumes, as PNG and in TensorBoard.
-
-What an evaluation of held-out volumes leaves: ``metrics.json`` and a line in the console.
+The function that prepares a batch, and the handlers that keep the best encoder, write to the
+console, draw reconstructions and report the metrics of held-out volumes.
 """
 
 from __future__ import annotations
@@ -15,7 +10,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -33,6 +28,11 @@ from lora_ext.training.log import TrainingLog
 from lora_ext.training.tracking import log_figure
 from lora_ext.weights import save_encoder, save_model
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
 
 def volume_as_target(
     batch: dict[str, Any],
@@ -40,11 +40,13 @@ def volume_as_target(
     non_blocking: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Move a batch's volumes to the device, once, as plain tensors.
+    """Prepare a batch for MONAI's engines: a volume is its own target.
+
+    The volumes move to the device once, as plain tensors.
 
     Args:
         batch: its ``image`` has shape (B, 1, H, W, D).
-        device: where to.
+        device: the device to move to.
         non_blocking: see `torch.Tensor.to`.
         **kwargs: further arguments of `torch.Tensor.to`.
 
@@ -57,7 +59,7 @@ def volume_as_target(
 
 
 class BestEncoder(BestModel):
-    """Save whenever validation's key metric is the best so far.
+    """Save auto-encoder and encoder whenever validation's key metric is the best so far.
 
     Args:
         network: the auto-encoder.
@@ -70,7 +72,11 @@ class BestEncoder(BestModel):
         self.autoencoder = network
 
     def save(self, epoch: int) -> None:
-        """Write the auto-encoder and its encoder, which says the epoch that it is of."""
+        """Write the auto-encoder, and its encoder with the epoch in its metadata.
+
+        Args:
+            epoch: the training epoch.
+        """
         save_model(self.autoencoder, self.ckpt_dir / "model.pt")
         config = self.autoencoder.config
         save_encoder(
@@ -81,9 +87,6 @@ class BestEncoder(BestModel):
             masking_ratio=config["masking_ratio"],
             epoch=epoch,
         )
-
-
-logger = logging.getLogger(__name__)
 
 
 class PretrainingLog(TrainingLog):
@@ -115,7 +118,7 @@ class PretrainingLog(TrainingLog):
 
 
 class ReconstructionPanels(TensorBoardHandler):
-    """After every validation iteration, draw the volumes until `limit` are drawn.
+    """Draw the first `limit` volumes of every validation: PNG files, TensorBoard and MLflow.
 
     A picture's title gives the volume's masked-patch loss and that of the patches' means.
 
@@ -132,7 +135,7 @@ class ReconstructionPanels(TensorBoardHandler):
         self.drawn = 0
 
     def attach(self, engine: Engine) -> None:
-        """Listen to a MONAI evaluator."""
+        """Register on a MONAI evaluator."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
 
@@ -145,18 +148,22 @@ class ReconstructionPanels(TensorBoardHandler):
         volumes, (patches, mask) = output["image"], output["pred"]
         for index in range(min(len(volumes), self.limit - self.drawn)):
             one = slice(index, index + 1)
-            volume, prediction = volumes[one], (patches[one], mask[one])
-            parts = {k: v[0].cpu() for k, v in reconstruct(volume, *prediction).items()}
             case = batch["case"][index] if "case" in batch else f"volume {self.drawn}"
-            loss = float(MaskedPatchLoss()(prediction, volume))
-            title = f"{case}: loss {loss:.3f}, patch means {mean_only_loss(volume, mask[one]):.3f}"
-            figure = reconstruction_figure(volume[0].cpu(), parts, title)
+            figure = _reconstruction(volumes[one], patches[one], mask[one], case)
             save_figure(figure, self.folder / f"{case}.png")
             if self.drawn == 0:
                 self._writer.add_figure("reconstruction", figure, engine.state.epoch)
                 self._writer.flush()
                 log_figure(engine, figure, f"reconstruction/epoch_{engine.state.epoch:04d}.png")
             self.drawn += 1
+
+
+def _reconstruction(volume: Tensor, patches: Tensor, mask: Tensor, case: str) -> Figure:
+    """Draw one volume (1, 1, H, W, D) and its prediction, with the losses in the title."""
+    parts = {name: part[0].cpu() for name, part in reconstruct(volume, patches, mask).items()}
+    loss = float(MaskedPatchLoss()((patches, mask), volume))
+    title = f"{case}: loss {loss:.3f}, patch means {mean_only_loss(volume, mask):.3f}"
+    return reconstruction_figure(volume[0].cpu(), parts, title)
 
 
 class VolumeReport:
@@ -170,11 +177,15 @@ class VolumeReport:
         self.path = Path(output_dir) / "metrics.json"
 
     def attach(self, engine: Engine) -> None:
-        """Listen to a MONAI evaluator."""
+        """Register on a MONAI evaluator."""
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def write(self, engine: Engine) -> None:
-        """Write and log the metrics."""
+        """Write and log the metrics.
+
+        Args:
+            engine: the evaluator; its `state.metrics` are read.
+        """
         metrics: dict[str, Any] = {k: float(v) for k, v in engine.state.metrics.items()}
         with whole_file(self.path) as draft:
             draft.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

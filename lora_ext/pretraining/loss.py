@@ -1,10 +1,8 @@
-"""Patches of a volume as rows of voxels, and their own mean and contrast.
+"""The masked-patch loss, the patches it compares, and volumes rebuilt from predicted patches.
 
-What the auto-encoder learns: the hidden patches, each on the scale of its own mean and contrast.
-
-Every target patch is brought to zero mean and unit variance (He et al. 2022, section 4.1), so a
-prediction of nothing but the patch's mean costs about 1, and the loss says which share of the
-detail inside patches is missed.
+Every target patch is brought to zero mean and unit variance (He et al. 2022, section 4.1). So
+predicting nothing but a patch's mean costs about 1, and the loss is the share of the detail inside
+patches that is missed.
 """
 
 from __future__ import annotations
@@ -49,17 +47,24 @@ def from_patches(patches: Tensor, size: tuple[int, int, int]) -> Tensor:
 
 
 def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every patch, each of shape (B, N, 1)."""
+    """Compute the mean and standard deviation of every patch.
+
+    Args:
+        patches: shape (B, N, 4096).
+
+    Returns:
+        Two tensors of shape (B, N, 1); the standard deviation is never zero.
+    """
     mean = patches.mean(dim=-1, keepdim=True)
     variance = patches.var(dim=-1, keepdim=True)
     return mean, (variance + LEAST_VARIANCE).sqrt()
 
 
 def reconstruct(volume: Tensor, patches: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Put predictions into the volume.
+    """Rebuild volumes from predicted patches.
 
-    The network predicts a patch's detail, and neither its mean nor its contrast; as in He et al.
-    2022, both are taken from the input. `means` shows what that alone would look like.
+    The network predicts a patch's detail, but neither its mean nor its contrast; as in He et al.
+    2022, both are taken from the input. `means` shows what the means alone would look like.
 
     Args:
         volume: the input, shape (B, 1, H, W, D).
@@ -85,8 +90,8 @@ def reconstruct(volume: Tensor, patches: Tensor, mask: Tensor) -> dict[str, Tens
 class MaskedPatchLoss(nn.Module):
     """Mean squared error over the voxels of the hidden patches, in float32.
 
-    In training with several processes, each gets the mean over all of them; every volume has as
-    many hidden patches, so that is the loss of one process with the whole batch.
+    In training with several processes, each gets the mean over all of them. Every volume hides
+    the same number of patches, so this is the loss of one process with the whole batch.
     """
 
     def forward(self, output: tuple[Tensor, Tensor], volume: Tensor) -> Tensor:
@@ -101,19 +106,26 @@ class MaskedPatchLoss(nn.Module):
         """
         patches, mask = output
         loss = _over_hidden((patches.float() - normalised_patches(volume)) ** 2, mask)
-        # Without a gradient this is no training step, and the others may not be in one.
+        # Without a gradient this is no training step; the other processes may not be here to sum.
         return sum_over_processes(loss) / idist.get_world_size() if loss.requires_grad else loss
 
 
 def normalised_patches(volume: Tensor) -> Tensor:
-    """The target: patches (B, N, 4096) of zero mean and unit variance; constant ones are zero."""
+    """Compute the target: patches of zero mean and unit variance; constant ones are zero.
+
+    Args:
+        volume: the volumes, shape (B, 1, H, W, D).
+
+    Returns:
+        Patches of shape (B, N, 4096), in float32.
+    """
     patches = to_patches(volume.float())
     mean, deviation = patch_statistics(patches)
     return (patches - mean) / deviation
 
 
 def mean_only_loss(volume: Tensor, mask: Tensor) -> Tensor:
-    """The loss of predicting each hidden patch's own mean, which no model is told.
+    """Compute the loss of predicting each hidden patch's own mean, which the network never sees.
 
     Args:
         volume: the volumes, shape (B, 1, H, W, D).

@@ -14,12 +14,12 @@ from lora_ext.pretraining.loss import MaskedPatchLoss, mean_only_loss
 
 
 def held_out_metrics() -> dict[str, Metric]:
-    """Averages over the iterations of a MONAI evaluator, by name.
+    """Return the metrics of a MONAI evaluator by name, averages over its iterations.
 
     Returns:
         ``val_loss``, the masked-patch loss; ``val_mean_only_loss``, what predicting each patch's
         mean would cost; and ``val_explained`` = 1 - loss / mean-only loss, the share of the detail
-        inside hidden patches that is predicted: 0 for their mean, 1 for all of it.
+        inside hidden patches that is predicted: 0 for the means alone, 1 for all detail.
     """
     loss = Average(output_transform=_loss)
     mean_only = Average(output_transform=_mean_only)
@@ -42,11 +42,11 @@ class FixedMasks:
     """Hide the same patches of a held-out volume at every validation.
 
     Masks are drawn from torch's CPU generator. It is seeded by the volume's name before each batch
-    and put back when the validation ends, so the losses of different epochs compare, whatever the
+    and restored when the validation ends. So losses are comparable between epochs, whatever the
     other volumes and the number of processes, and training is not disturbed.
 
     Args:
-        seed: seed of the masks.
+        seed: a number that, with the volume's name, decides which patches are hidden.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -54,7 +54,7 @@ class FixedMasks:
         self.before: torch.Tensor | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Listen to a MONAI evaluator."""
+        """Register on a MONAI evaluator."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_STARTED, self._fix)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end)

@@ -1,3 +1,5 @@
+"""The page is read back as HTML: numbers, order, pictures, links and escaping."""
+
 import re
 from html.parser import HTMLParser
 
@@ -42,7 +44,7 @@ def page(tmp_path):
     picture = tmp_path / figure_path("good one")
     picture.parent.mkdir()
     picture.write_bytes(b"")
-    write_page(tmp_path / "report.html", cases)
+    write_page(tmp_path / "report.html", cases, "from <volumes>")
     return (tmp_path / "report.html").read_text()
 
 
@@ -63,6 +65,7 @@ def test_pictures_are_shown_where_there_are_any(page):
 
 def test_names_are_escaped_and_links_lead_somewhere(page):
     assert "<odd>" not in page
+    assert "Encoder: from &lt;volumes&gt;" in page
     targets = set(re.findall(r'id="([^"]+)"', page))
     assert set(re.findall(r'href="#([^"]+)"', page)) == targets
     assert len(targets) == 2

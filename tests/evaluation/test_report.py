@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -18,7 +19,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
-from monai.transforms import AsDiscreted, LoadImaged
+from monai.transforms import AsDiscreted, Compose, CopyItemsd, LoadImaged
 
 import lora_ext.evaluation
 from lora_ext.evaluation import CaseReport
@@ -37,7 +38,7 @@ def item(
     image = torch.arange(2 * 6 * 5 * 4, dtype=torch.float32).reshape(2, 6, 5, 4)
     case = {} if name is None else {"case": name}
     label = MetaTensor(masks[1], affine=torch.from_numpy(AFFINE))
-    return {"image": image, "label": label, "pred": masks[0], **case, **more}
+    return {"picture": image, "label": label, "pred": masks[0], **case, **more}
 
 
 def run(report: CaseReport, *batches: list[dict[str, Any]]) -> None:
@@ -76,6 +77,27 @@ def test_a_second_run_starts_from_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists()
 
 
+def test_without_a_picture_there_is_no_figure(tmp_path: Path) -> None:
+    without = item("a")
+    without["image"] = without.pop("picture")  # normalised: not for the figure
+    run(CaseReport(tmp_path, REGIONS), [without])
+    assert not (tmp_path / "figures").exists()
+
+
+def test_the_report_says_which_encoder_the_network_was_trained_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = SimpleNamespace(config={"encoder": "a.safetensors (sha256 12ab)"})
+    with caplog.at_level(logging.INFO, logger="lora_ext"):
+        run(CaseReport(tmp_path, REGIONS, figures=False, network=network), [item("a")])
+    assert content(tmp_path)["encoder"] == "a.safetensors (sha256 12ab)"
+    assert "Encoder: a.safetensors (sha256 12ab)" in (tmp_path / "report.html").read_text()
+    assert "encoder: a.safetensors (sha256 12ab)" in caplog.text
+    run(CaseReport(tmp_path, REGIONS, figures=False), [item("a")])
+    assert content(tmp_path)["encoder"] is None
+    assert "Encoder" not in (tmp_path / "report.html").read_text()
+
+
 def test_the_table_goes_to_the_projects_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -89,7 +111,7 @@ def test_an_image_on_another_grid_is_not_drawn_and_that_is_said_once(
 ) -> None:
     other = torch.rand(1, 3, 3, 3)
     with caplog.at_level(logging.INFO, logger="lora_ext"):
-        run(CaseReport(tmp_path, REGIONS), [item("a", image=other), item("b", image=other)])
+        run(CaseReport(tmp_path, REGIONS), [item("a", picture=other), item("b", picture=other)])
     assert caplog.text.count("no figure for") == 1
     assert not (tmp_path / "figures").exists()
     assert len(content(tmp_path)["cases"]) == 2
@@ -120,10 +142,16 @@ def test_two_files_of_the_same_name_are_two_cases(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({"pred": torch.zeros(1)}, "must be a decollated list"),
-        ([{"pred": torch.zeros(1)}], "'label' is needed"),
-        ([item("x", label=torch.zeros(2, 6, 5, 4))], "x: the label is a plain tensor"),
-        ([item("x", pred=torch.zeros(3, 6, 5, 4))], r"x: prediction has shape \(3, 6, 5, 4\)"),
+        ({"pred": torch.zeros(1)}, "got dict; decollate it"),
+        ([{"pred": torch.zeros(1)}], "expected 'label' in the engine's output"),
+        (
+            [item("x", label=torch.zeros(2, 6, 5, 4))],
+            "x: expected the label as a MetaTensor.*got Tensor",
+        ),
+        (
+            [item("x", pred=torch.zeros(3, 6, 5, 4))],
+            r"x: expected a prediction .*got the shape \(3, 6, 5, 4\)",
+        ),
     ],
 )
 def test_an_output_that_cannot_be_measured_is_refused(
@@ -144,11 +172,15 @@ def test_it_is_a_handler_of_a_monai_evaluator_that_reads_files(tmp_path: Path) -
         path = tmp_path / f"case{number}.nii.gz"
         nib.save(nib.Nifti1Image(values, AFFINE), path)
         files.append({"image": str(path), "label": str(path)})
+    preprocessing = Compose(
+        [
+            LoadImaged(["image", "label"], ensure_channel_first=True),
+            CopyItemsd("image", names="picture"),
+        ]
+    )
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
-        val_data_loader=DataLoader(
-            Dataset(files, LoadImaged(["image", "label"], ensure_channel_first=True)), batch_size=2
-        ),
+        val_data_loader=DataLoader(Dataset(files, preprocessing), batch_size=2),
         network=torch.nn.Identity(),
         postprocessing=AsDiscreted(keys="pred", threshold=0.5),
         val_handlers=[CaseReport(tmp_path / "eval", REGIONS, channel_names=["T2", "ADC"])],

@@ -31,6 +31,10 @@ CASES = [
     ),
 ]
 REGIONS = {"TC": [2, 3], "WT": [1, 2, 3]}
+COLUMNS = [
+    "case", "region", "dice", "hd95_mm", "predicted_ml", "truth_ml", "intersection_voxels",
+    "predicted_voxels", "truth_voxels", "case_mean_dice", "case_pooled_dice",
+]  # fmt: skip
 
 
 def test_the_csv_has_one_row_per_case_and_region_with_the_measured_values(tmp_path: Path) -> None:
@@ -40,7 +44,7 @@ def test_the_csv_has_one_row_per_case_and_region_with_the_measured_values(tmp_pa
     assert [(row["case"], row["region"]) for row in rows] == [
         (case.case, name) for case in CASES for name in REGIONS
     ]
-    assert list(rows[0])[:6] == ["case", "region", "dice", "hd95_mm", "predicted_ml", "truth_ml"]
+    assert list(rows[0]) == COLUMNS
     for row, case in zip(rows, [CASES[0], CASES[0], CASES[1], CASES[1]], strict=True):
         region = case.regions[row["region"]]
         assert float(row["dice"]) == region.dice
@@ -52,13 +56,15 @@ def test_the_csv_has_one_row_per_case_and_region_with_the_measured_values(tmp_pa
 
 
 def test_the_json_holds_summary_cases_regions_and_the_rule(tmp_path: Path) -> None:
-    write_json(tmp_path / "metrics.json", CASES, REGIONS)
+    write_json(tmp_path / "metrics.json", CASES, REGIONS, "a <good> encoder")
 
     def refuse(constant: str) -> None:
         pytest.fail(f"{constant} is not JSON")
 
     text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=refuse)
+    assert list(content) == ["encoder", "regions", "empty_rule", "summary", "cases"]
+    assert content["encoder"] == "a <good> encoder"
     assert content["regions"] == REGIONS
     assert "Dice is 1 when the prediction is empty too" in content["empty_rule"]
     assert content["summary"]["pooled_dice"] == summary(CASES)["pooled_dice"]

@@ -6,7 +6,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from lora_ext.figures.planes import PLANES, busiest_slices, filled_box, lps_spacing, to_lps
+from lora_ext.figures.planes import (
+    PLANES,
+    air_mask,
+    busiest_slices,
+    filled_box,
+    grey_window,
+    lps_spacing,
+    to_lps,
+)
 
 
 def stored_as(codes: str, sizes: tuple[float, ...] = (1.0, 1.0, 1.0)) -> np.ndarray:
@@ -62,14 +70,27 @@ def test_without_foreground_the_middle_is_shown() -> None:
     assert busiest_slices(np.zeros((1, 8, 9, 4))) == (4, 4, 2)
 
 
-def test_a_constant_border_is_cut_but_never_a_region() -> None:
-    volume = np.full((20, 20, 20), -1.0)
-    volume[5:9, 6:8, 10:12] = 3.0
-    masks = np.zeros((1, 20, 20, 20), dtype=bool)
-    masks[0, 15, 7, 10] = True
-    assert filled_box(volume, masks) == (slice(3, 18), slice(4, 10), slice(8, 14))
+def test_the_box_holds_everything_filled_with_a_margin_of_two_voxels() -> None:
+    filled = np.zeros((20, 20, 20), dtype=bool)
+    filled[5:9, 6:8, 10:12] = True
+    filled[15, 7, 10] = True
+    assert filled_box(filled) == (slice(3, 18), slice(4, 10), slice(8, 14))
 
 
-def test_a_constant_volume_is_kept_whole() -> None:
-    box = filled_box(np.zeros((5, 6, 7)), np.zeros((1, 5, 6, 7), dtype=bool))
-    assert np.zeros((5, 6, 7))[box].shape == (5, 6, 7)
+def test_with_nothing_filled_the_box_is_the_whole_volume() -> None:
+    nothing = np.zeros((5, 6, 7), dtype=bool)
+    assert nothing[filled_box(nothing)].shape == (5, 6, 7)
+
+
+def test_air_is_what_equals_a_constant_border() -> None:
+    volume = np.zeros((6, 7, 8))
+    volume[1:5, 1:5, 1:5] = 3.0
+    volume[2, 2, 2] = 0.0  # a cavity of air
+    np.testing.assert_array_equal(air_mask(volume), volume == 0)
+    volume[-1, -1, -1] = 1.0  # no constant border: 0 may be a tissue's value
+    assert not air_mask(volume).any()
+
+
+def test_the_grey_window_leaves_outliers_out() -> None:
+    assert grey_window(np.arange(1001.0)) == (10.0, 995.0)
+    assert grey_window(np.zeros(0)) == (0.0, 1.0)

@@ -1,3 +1,5 @@
+"""Metrics of held-out volumes, and masks that do not change from one validation to the next."""
+
 import pytest
 import torch
 from ignite.engine import Engine
