@@ -132,14 +132,14 @@ class OverlayPanels(TensorBoardHandler):
         self.seen += 1
         if (self.seen - 1) % self.interval:
             return
-        output: Any = engine.state.output
-        item = output[0]
+        state: Any = engine.state  # decollated: the name is in the batch, the masks in the output
+        item, given = state.output[0], state.batch[0]
         figure = overlay_figure(
             item["image"].cpu(),
             item["label"].cpu(),
             item["pred"].cpu(),
             self.regions,
-            title=f"{item.get('case', 'case')}, epoch {engine.state.epoch}",
+            title=f"{given.get('case', 'case')}, epoch {engine.state.epoch}",
             channel_names=self.modalities,
         )
         self._writer.add_figure("validation", figure, engine.state.epoch)
