@@ -176,7 +176,7 @@ def _write_task(folder: Path, anatomy: Anatomy, request: dict[str, Any]) -> None
     cases, size = request["cases"], tuple(request["size"])
     affine = _lps_affine(size, anatomy.spacing)
     numbers = range(1, cases + request["test_cases"] + 1)
-    for case in tqdm(numbers, desc=f"{anatomy.task} phantom", unit="case"):
+    for case in tqdm(numbers, desc=f"{anatomy.task} phantom", unit="case", disable=None):
         image, label = anatomy.draw(request["seed"], case, size)
         name = _case_name(anatomy, case)
         images = "imagesTr" if case <= cases else "imagesTs"

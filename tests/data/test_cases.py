@@ -18,7 +18,7 @@ from lora_ext.data.cases import fold_cases, inference_cases
 REGIONS = {"TC": [2, 3], "WT": [1, 2, 3], "ET": [3]}
 MODALITIES = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
 LABELS = {"0": "background", "1": "edema", "2": "non-enhancing", "3": "enhancing"}
-FOLD = {"fold": 0, "num_folds": 3, "seed": 0}
+FOLD = {"fold": 0, "num_folds": 3, "split_seed": 0}
 
 
 def save(path, channels=0, value=1):
@@ -64,7 +64,7 @@ def test_a_folds_items_hold_absolute_paths_and_the_channels_in_the_order_asked(t
 def test_every_labelled_case_validates_once_and_test_cases_never_leak(task):
     validated = []
     for fold in range(3):
-        cases = fold_cases(task, ["FLAIR"], REGIONS, fold=fold, num_folds=3, seed=0)
+        cases = fold_cases(task, ["FLAIR"], REGIONS, fold=fold, num_folds=3, split_seed=0)
         training, validation = names(cases["training"]), names(cases["validation"])
         assert not set(training) & set(validation)
         assert "B_9" not in training + validation
@@ -244,6 +244,6 @@ def test_real_brats_cases_pass_the_checks_and_load_by_channel_name(tmp_path):
         (folder / name).symlink_to(real / name)
     content = json.loads((real / "dataset.json").read_text())
     write(folder, content | {"training": content["training"][:2]})
-    cases = fold_cases(folder, ["t1gd"], REGIONS, fold=0, num_folds=2, seed=0)
+    cases = fold_cases(folder, ["t1gd"], REGIONS, fold=0, num_folds=2, split_seed=0)
     assert names(cases["training"] + cases["validation"]) == ["BRATS2013_0004", "BRATS2013_0003"]
     assert cases["training"][0]["channels"] == [1]

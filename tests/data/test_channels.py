@@ -18,7 +18,7 @@ from monai.transforms import (
     Spacingd,
 )
 
-from lora_ext.data.transforms import SelectChannelsd
+from lora_ext.data.transforms import NameAfterCased, SelectChannelsd
 
 AFFINE = np.array([[-1.0, 0, 0, 10], [0, -1, 0, 20], [0, 0, 3, -5], [0, 0, 0, 1]])
 SHAPE = (10, 9, 6)
@@ -33,7 +33,8 @@ def path(tmp_path):
 
 def chain(*more, num_channels=None):
     load = LoadImaged("image", ensure_channel_first=True)
-    return Compose([load, SelectChannelsd("image", num_channels), *more])
+    select, name = SelectChannelsd("image", num_channels), NameAfterCased("image")
+    return Compose([load, select, name, *more])
 
 
 def resampling(num_channels=None):
@@ -158,3 +159,12 @@ def test_it_is_picklable_and_may_miss_keys():
     assert select({"case": "a", "channels": [0]}) == {"case": "a"}
     with pytest.raises(KeyError):
         SelectChannelsd("image")({"case": "a"})
+
+
+def test_selecting_leaves_the_name_and_naming_the_callers_meta_data_alone():
+    image = MetaTensor(torch.zeros(2, 3, 3, 3), meta={"filename_or_obj": "file.nii.gz"})
+    selected = SelectChannelsd("image")({"case": "a", "image": image, "channels": [1]})["image"]
+    assert selected.meta["filename_or_obj"] == "file.nii.gz"
+    named = NameAfterCased("image")({"case": "a", "image": image})["image"]
+    assert named.meta["filename_or_obj"] == "a.nii.gz"
+    assert image.meta["filename_or_obj"] == "file.nii.gz"

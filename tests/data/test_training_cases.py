@@ -8,7 +8,7 @@ from lora_ext.data.cases import fold_cases
 from lora_ext.phantoms import write_phantoms
 
 REGIONS = {"TC": [2, 3], "WT": [1, 2, 3], "ET": [3]}
-FOLD = {"fold": 0, "num_folds": 3, "seed": 0}
+FOLD = {"fold": 0, "num_folds": 3, "split_seed": 0}
 
 
 @pytest.fixture

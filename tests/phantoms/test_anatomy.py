@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lora_ext.data.phantoms import ANATOMIES
 
+from lora_ext.phantoms import ANATOMIES
 from lora_ext.phantoms.anatomy import case_generators
 
 

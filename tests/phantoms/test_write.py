@@ -42,7 +42,7 @@ def test_another_process_writes_the_same_bytes(tmp_path):
     here = write_phantoms("brats", tmp_path / "here", cases=1, size=SIZE)
     code = (
         f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r};"
-        "from lora_ext.data.phantoms import write_phantoms;"
+        "from lora_ext.phantoms import write_phantoms;"
         "write_phantoms('brats', sys.argv[1], cases=1, size='32,32,16')"
     )
     there = tmp_path / "there"

@@ -1,10 +1,8 @@
-import logging
 import subprocess
 import sys
 
 import pytest
 
-from lora_ext.data import announce_cases
 from lora_ext.phantoms import ensure_phantoms, write_phantoms
 
 TWO = """
@@ -13,8 +11,7 @@ from pathlib import Path
 import ignite.distributed as idist
 from lora_ext.training import processes
 from lora_ext.data import fold_cases
-from lora_ext.data.phantoms import write_phantoms
-from lora_ext.data import ensure_phantoms, start
+from lora_ext.phantoms import ensure_phantoms
 
 logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
 processes.join("cpu")
@@ -22,7 +19,7 @@ logging.disable(logging.NOTSET)  # to hear what rank 1 does as well
 read = []
 logging.getLogger("lora_ext.data.checks").addFilter(lambda entry: not read.append(entry.msg))
 ensure_phantoms("phantom_prostatex")
-items = fold_cases("phantom_prostatex", ["T2"], {"PZ": [1]}, fold=0, num_folds=8, seed=0,
+items = fold_cases("phantom_prostatex", ["T2"], {"PZ": [1]}, fold=0, num_folds=8, split_seed=0,
                    record="eval/checked_cases.json")
 Path(f"{idist.get_rank()}.json").write_text(json.dumps([len(read), len(items["training"])]))
 processes.leave()
@@ -31,7 +28,7 @@ processes.leave()
 
 def test_missing_default_folder_is_filled_and_any_other_left_alone(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("lora_ext.phantoms.write_phantoms", lambda *a: asked.append(a))
+    monkeypatch.setattr("lora_ext.phantoms.write.write_phantoms", lambda *a: asked.append(a))
     assert ensure_phantoms(tmp_path / "phantom_brats") == str(tmp_path / "phantom_brats")
     ensure_phantoms(tmp_path / "Task01_BrainTumour")
     assert asked == [("brats", tmp_path / "phantom_brats")]
@@ -41,12 +38,6 @@ def test_folder_that_is_there_is_not_touched(tmp_path):
     (tmp_path / "phantom_brats").mkdir()
     ensure_phantoms(tmp_path / "phantom_brats")
     assert list((tmp_path / "phantom_brats").iterdir()) == []
-
-
-def test_announcement_counts_the_cases(caplog):
-    caplog.set_level(logging.INFO)
-    announce_cases([{}] * 3, [{"case": f"v{n}", "image": "i"} for n in range(5)])
-    assert "3 training cases, 5 validation cases (v0, v1, v2, v3, ...)" in caplog.text
 
 
 @pytest.mark.slow
@@ -62,7 +53,7 @@ def test_rank_0_writes_and_reads_the_data_and_the_others_take_it(in_two_processe
 AT_ONCE = """
 import sys, time
 from pathlib import Path
-from lora_ext.data.phantoms import write_phantoms
+from lora_ext.phantoms import write_phantoms
 
 Path(f"ready{sys.argv[1]}").touch()
 while len(list(Path().glob("ready*"))) < 2:
