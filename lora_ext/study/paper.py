@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from lora_ext.bundles.generator import DATASETS, REGIMES
 
-DATASET_TITLES = dict(zip(DATASETS, ("BraTS", "ProstateX"), strict=True))
-REGIME_TITLES = dict(
-    zip(
-        REGIMES,
-        ("Baseline", "Finetune", "Frozen", "LoRA-16", "LoRA-32", "LoRA-64"),
-        strict=True,
-    )
-)
+PAPER = "Dutta et al., under review for MIDL 2025"
+_REGIME_TITLES = ("Baseline", "Finetune", "Frozen", "LoRA-16", "LoRA-32", "LoRA-64")
+TITLES = {
+    **dict(zip(DATASETS, ("BraTS", "ProstateX"), strict=True)),
+    **dict(zip(REGIMES, _REGIME_TITLES, strict=True)),
+    **{"segresnet": "SegResNet", "dynunet": "DynUNet", "unetr": "UNETR"},
+    **{"mean_dice": "Mean of regions", "pooled_dice": "Pooled"},
+}
 
 # Dice by data set and row, one value per regime in the order of REGIMES. The paper's "Overall" is
 # not the mean of its regions (0.793 for BraTS' baseline); it fits a Dice pooled over all voxels.
@@ -41,19 +41,6 @@ PAPER_TABLE_1 = {
 PAPER_ENCODER_PARAMETERS = 88_322_304
 
 
-REFERENCE_TITLES = {"segresnet": "SegResNet", "dynunet": "DynUNet", "unetr": "UNETR"}
-
-
-def dataset_title(name: str) -> str:
-    """Return the paper's name of a data set, or the name itself."""
-    return DATASET_TITLES.get(name, name)
-
-
-def regime_title(name: str) -> str:
-    """Return the paper's name of a regime, a reference's usual name, or the name itself."""
-    return (REGIME_TITLES | REFERENCE_TITLES).get(name, name)
-
-
-def measure_title(name: str) -> str:
-    """Return a readable name of `mean_dice` and `pooled_dice`; a region's name stays."""
-    return {"mean_dice": "Mean of regions", "pooled_dice": "Pooled"}.get(name, name)
+def title(name: str) -> str:
+    """Return what a data set, a regime, a network or a measure is called; else the name itself."""
+    return TITLES.get(name, name)

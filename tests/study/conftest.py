@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from lora_ext.evaluation import case_metrics, summary
 from lora_ext.evaluation.tables import without_nan
+from lora_ext.study import run as run_module
 
 REGIONS = {"brats": {"TC": [2, 3], "WT": [1, 2, 3], "ET": [3]}, "prostatex": {"PZ": [1], "TZ": [2]}}
 CHANNELS = {"brats": 4, "prostatex": 2}
 FUSION_DECODER = {"brats": 54_577_347, "prostatex": 49_855_106}
 ENCODER = 88_322_304
+ENCODER_FILE = "encoder.safetensors (sha256 0123456789ab)"
 REGIMES = ("baseline", "finetune", "frozen", "lora16", "lora32", "lora64")
 # Of 200 voxels, how many are hit: what sets a regime's level.
 HITS = dict(zip((*REGIMES, "segresnet"), (160, 176, 156, 166, 174, 170, 168), strict=True))
@@ -73,6 +79,7 @@ def one_run(dataset, regime, seed=0, fold=0, cases=5):
         "seed": seed,
         "fold": fold,
         "knobs": {"epochs": 20, "dataset_dir": f"data/{dataset}"},
+        "encoder": "random" if regime in ("baseline", "segresnet") else ENCODER_FILE,
         "commands": {"training": ["python"], "evaluating": ["python"]},
         "status": "done",
         "error": None,
@@ -133,3 +140,16 @@ def fail():
         }
 
     return turn
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A workplace with a data set and a stand-in for MONAI; tells which processes were run."""
+    (tmp_path / "data" / "brats").mkdir(parents=True)
+    (tmp_path / "data" / "brats" / "dataset.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    stand_in = str(Path(__file__).with_name("fake_bundle.py"))
+    monkeypatch.setattr(run_module, "LAUNCHER", (sys.executable, stand_in))
+    monkeypatch.setattr(run_module, "POLL_SECONDS", 0.02)
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    return lambda: [json.loads(line) for line in Path("calls").read_text().splitlines()]

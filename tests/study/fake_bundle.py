@@ -33,6 +33,7 @@ if kind == "training":
     (models / "model.pt").write_text("weights")
 else:
     metrics = {
+        "encoder": "random" if flags.get("--pretrained", "none") == "none" else "a.pt (sha256 0)",
         "regions": {"TC": [2, 3]},
         "summary": {"pooled_dice": 0.25, "mean_dice": 0.2, "regions": {"TC": {"dice": 0.2}}},
         "cases": [{"case": "a", "pooled_dice": 0.25}],

@@ -1,10 +1,23 @@
-"""Rows, seeds, folds and knobs of a study."""
+"""Rows, seeds, folds, settings and encoders of a study, and where its data lie."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from lora_ext.study.plan import BUNDLES, check_knobs, known_knobs, plan_runs
+from lora_ext.study.plan import (
+    BUNDLES,
+    Run,
+    check_pretrained,
+    check_settings,
+    fill_pretrained,
+    find_bundles,
+    find_tasks,
+    known_settings,
+    plan_runs,
+)
+
+RUN = Run("brats_lora32", "brats", "lora32", False, "brats_lora32", 0, 0, "data", {})
 
 
 @pytest.fixture
@@ -73,17 +86,17 @@ def test_a_pattern_gives_every_run_its_own_encoder(data):
     assert len({run.knobs["pretrained"] for run in runs}) == 8
 
 
-def test_knobs_are_kept_as_json_holds_them():
-    assert check_knobs({"roi_size": (32, 32, 16), "amp": False, "pretrained": None}) == {
+def test_settings_are_kept_as_json_holds_them():
+    assert check_settings({"roi_size": (32, 32, 16), "amp": False, "pretrained": None}) == {
         "roi_size": [32, 32, 16],
         "amp": False,
         "pretrained": None,
     }
 
 
-def test_knobs_are_settings_and_not_wiring(root):
+def test_settings_are_values_and_not_wiring(root):
     config = json.loads((root / "bundles/brats_lora32/configs/train.json").read_text())
-    knobs = known_knobs()
+    knobs = known_settings()
     assert set(knobs) <= set(config)
     assert {"device", "epochs", "learning_rate", "roi_size", "modalities", "amp"} <= set(knobs)
     assert {"pretrained", "training_cases", "lora_scaling", "lora_targets"} <= set(knobs)
@@ -93,24 +106,124 @@ def test_knobs_are_settings_and_not_wiring(root):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"bundles": "brats_lora8"}, "unknown bundle 'brats_lora8'; known are brats_baseline, "),
-        ({"reference": "swin"}, "unknown reference network 'swin'; known are segresnet, "),
-        ({"knobs": {"epoch": 3}}, "unknown knob --epoch; known are device, "),
-        ({"knobs": {"network_def": 3}}, "unknown knob --network_def; known are "),
-        ({"knobs": {"regime": "lora"}}, "unknown knob --regime; known are "),
-        ({"knobs": {"seed": 1}}, "unknown knob --seed; .* --seeds"),
-        ({"seeds": "one"}, "seeds: found 'one'; allowed are whole numbers"),
-        ({"seeds": ""}, "seeds: found ''; allowed are whole numbers"),
-        ({"knobs": {"lora_rank": 8}}, "unknown knob --lora_rank; known are "),
+        (
+            {"bundles": "brats_lora8"},
+            "unknown bundle 'brats_lora8'; expected one of brats_baseline, ",
+        ),
+        ({"reference": "swin"}, "unknown reference network 'swin'; expected one of segresnet, "),
+        ({"knobs": {"epoch": 3}}, "unknown setting --epoch; expected one of device, "),
+        ({"knobs": {"network_def": 3}}, "unknown setting --network_def; expected one of "),
+        ({"knobs": {"regime": "lora"}}, "unknown setting --regime; expected one of "),
+        ({"knobs": {"seed": 1}}, "unknown setting --seed; .* --seeds"),
+        ({"seeds": "one"}, "seeds: expected whole numbers such as 0,1,2, got 'one'"),
+        ({"seeds": ""}, "seeds: expected whole numbers such as 0,1,2, got ''"),
+        ({"knobs": {"lora_rank": 8}}, "unknown setting --lora_rank; expected one of "),
         (
             {"knobs": {"pretrained": "{row}.pt"}},
-            r"found \{row\} in .*; allowed are \{dataset\} and",
+            r"--pretrained: expected only \{dataset\}, .* got '\{row\}.pt'",
         ),
-        ({"folds": 5}, "folds: found 5; allowed are 0 to 4"),
-        ({"folds": 2, "knobs": {"num_folds": 2}}, "folds: found 2; allowed are 0 to 1"),
+        ({"folds": 5}, "folds: expected 0 to 4, got 5"),
+        ({"folds": 2, "knobs": {"num_folds": 2}}, "folds: expected 0 to 1, got 2"),
     ],
 )
 def test_bad_requests_are_one_sentence(data, arguments, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         plan_runs(data, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_only_data_set_seed_and_fold_are_filled_in():
+    place = {"dataset": "brats", "seed": 2, "fold": 1}
+    assert fill_pretrained("a/{dataset}_{seed}_{fold}.pt", **place) == "a/brats_2_1.pt"
+    assert fill_pretrained("vit.pt", **place) == "vit.pt"
+    assert [fill_pretrained(word, **place) for word in ("none", "None")] == ["none", "none"]
+    for bad in ("{row}.pt", "{}.pt", "{fold:02d}.pt", "{seed!r}.pt", "{fold.real}.pt", "{fold.pt"):
+        with pytest.raises(ValueError, match=r"expected only \{dataset\}, \{seed\} or \{fold\}"):
+            fill_pretrained(bad, **place)
+
+
+def test_an_encoder_that_is_given_must_be_there_and_none_need_be_given(tmp_path):
+    there = tmp_path / "vit.pt"
+    there.touch()
+    for knobs in ({}, {"pretrained": "none"}, {"pretrained": str(there)}):
+        check_pretrained([replace(RUN, knobs=knobs)])
+    words = "expected an encoder for brats_lora32 seed 0 fold 0, found no file"
+    with pytest.raises(ValueError, match=words) as caught:
+        check_pretrained([replace(RUN, knobs={"pretrained": str(tmp_path)})])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif("split_seed" not in known_settings(), reason="bundles have no split_seed yet")
+def test_the_split_s_seed_is_a_setting_and_seeds_leave_it_alone(data):
+    runs = plan_runs(data, "brats_frozen", (0, 1), knobs={"split_seed": 3})
+    assert [(run.seed, run.knobs) for run in runs] == [(s, {"split_seed": 3}) for s in (0, 1)]
+    assert "split_seed" not in plan_runs(data, "brats_frozen", (0, 1))[1].knobs
+
+
+def make_task(folder, channels=("FLAIR", "t1gd")):
+    folder.mkdir(parents=True)
+    content = {
+        "modality": {str(i): name for i, name in enumerate(channels)},
+        "labels": {"0": "background"},
+        "training": [],
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["Task01_BrainTumour", "phantom_brats", "brats"])
+def test_task_folders_are_found_by_name(tmp_path, name):
+    task = make_task(tmp_path / name)
+    assert find_tasks(tmp_path, []) == {"brats": task}
+    assert find_tasks(tmp_path, ["brats"]) == {"brats": task}
+
+
+def test_real_data_come_before_phantoms(tmp_path):
+    make_task(tmp_path / "phantom_brats")
+    real = make_task(tmp_path / "Task01_BrainTumour")
+    assert find_tasks(tmp_path, [])["brats"] == real
+
+
+def test_a_missing_data_set_is_named_with_what_was_looked_for(tmp_path):
+    make_task(tmp_path / "brats")
+    with pytest.raises(ValueError, match="Task05_Prostate, phantom_prostatex, prostatex") as caught:
+        find_tasks(tmp_path, ["brats", "prostatex"])
+    assert "Task01" not in str(caught.value)
+
+
+def test_an_empty_folder_and_no_folder_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"Task01_BrainTumour.*Task05_Prostate"):
+        find_tasks(tmp_path, [])
+    with pytest.raises(ValueError, match="expected an existing folder"):
+        find_tasks(tmp_path / "none", [])
+
+
+def test_one_task_folder_is_known_by_its_channels(tmp_path):
+    brain = make_task(tmp_path / "a", ["t1gd", "flair"])
+    prostate = make_task(tmp_path / "b", ["ADC", "T2"])
+    assert find_tasks(brain, []) == {"brats": brain}
+    assert find_tasks(prostate, []) == {"prostatex": prostate}
+
+
+def test_one_task_folder_of_unknown_channels_needs_named_bundles(tmp_path):
+    task = make_task(tmp_path / "ct", ["CT", "PET"])
+    with pytest.raises(ValueError, match=r"channels ct, pet of .* do not tell"):
+        find_tasks(task, [])
+    assert find_tasks(task, ["brats"]) == {"brats": task}
+
+
+def test_one_task_folder_does_not_serve_two_data_sets(tmp_path):
+    task = make_task(tmp_path / "a")
+    with pytest.raises(ValueError, match="brats and prostatex"):
+        find_tasks(task, ["brats", "prostatex"])
+
+
+def test_bundles_are_taken_from_here_and_made_where_there_are_none(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)
+    assert str(find_bundles(["brats_lora32"], tmp_path)) == "bundles"
+    assert not list(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    made = find_bundles(["brats_lora32"], tmp_path / "out")
+    assert made == tmp_path / "out" / "bundles"
+    ours = root / "bundles/brats_lora32/configs/train.json"
+    assert (made / "brats_lora32/configs/train.json").read_text() == ours.read_text()

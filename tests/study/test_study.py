@@ -1,21 +1,23 @@
 """The whole verb: with a quick stand-in for MONAI, and once for real."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from lora_ext.phantoms import write_phantoms
-from lora_ext.study import process, run_study
-from lora_ext.study.study import command_line
+from lora_ext.study import run_study
+from lora_ext.study import study as module
+from lora_ext.study.plan import Run
+from lora_ext.study.study import Part, Progress, command_line, exit_if_failed, only_study, run_parts
 
-FAKE = Path(__file__).with_name("fake_bundle.py")
 NONE = "none"
 TINY = {
     "roi_size": (32, 32, 16),
@@ -35,26 +37,13 @@ TINY = {
 def written(monkeypatch):
     """What the tables and plots were called with; stand-ins, for these have tests of their own."""
     written = []
-    for module, name in (("tables", "write_tables"), ("plots", "write_plots")):
+    for name in ("write_tables", "write_plots"):
 
         def write(results, out, name=name):
             written.append((name, len(results["runs"]), out))
 
-        stand_in = SimpleNamespace(**{name: write})
-        monkeypatch.setitem(sys.modules, f"lora_ext.study.{module}", stand_in)
+        monkeypatch.setattr(module, name, write)
     return written
-
-
-@pytest.fixture
-def fake(tmp_path, monkeypatch, written):
-    """A workplace with a data set, and the stand-in for MONAI; tells the rows that were run."""
-    (tmp_path / "data" / "brats").mkdir(parents=True)
-    (tmp_path / "data" / "brats" / "dataset.json").write_text("{}")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(process, "LAUNCHER", (sys.executable, str(FAKE)))
-    monkeypatch.setattr(process, "POLL_SECONDS", 0.02)
-    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
-    return lambda: [json.loads(line)[:2] for line in Path("calls").read_text().splitlines()]
 
 
 def results():
@@ -67,7 +56,7 @@ def test_a_study_runs_everything_once_and_writes_the_tables(fake, written, capsy
             "data", "R", "brats_frozen,brats_lora16", (0, 1), reference="segresnet", pretrained=NONE
         )
     rows = ["brats_frozen", "brats_lora16", "brats_segresnet"]
-    assert [row for row, kind in fake() if kind == "training"] == rows * 2
+    assert [row for row, kind, _ in fake() if kind == "training"] == rows * 2
     assert [(r["row"], r["seed"]) for r in results()["runs"]] == [
         (row, seed) for row in rows for seed in (0, 1)
     ]
@@ -79,7 +68,9 @@ def test_a_study_runs_everything_once_and_writes_the_tables(fake, written, capsy
     assert lines[-1] == "results.json, tables and plots are in R"
 
 
-def test_a_failed_run_does_not_end_the_others_and_is_tried_again(fake, capsys, monkeypatch):
+def test_a_failed_run_does_not_end_the_others_and_is_tried_again(
+    fake, written, capsys, monkeypatch
+):
     monkeypatch.setenv("FAKE_FAIL", "brats_frozen training")
     with pytest.raises(SystemExit) as caught:
         run_study("data", "R", "brats_frozen,brats_lora16", pretrained=NONE)
@@ -93,7 +84,7 @@ def test_a_failed_run_does_not_end_the_others_and_is_tried_again(fake, capsys, m
     monkeypatch.delenv("FAKE_FAIL")
     run_study("data", "R", "brats_frozen,brats_lora16", pretrained=NONE)
     assert {r["status"] for r in results()["runs"]} == {"done"}
-    assert [row for row, _ in fake()].count("brats_lora16") == 2  # one training, one evaluation
+    assert [row for row, *_ in fake()].count("brats_lora16") == 2  # one training, one evaluation
 
 
 def test_no_tables_are_tried_when_every_run_failed(fake, written, monkeypatch):
@@ -104,28 +95,46 @@ def test_no_tables_are_tried_when_every_run_failed(fake, written, monkeypatch):
     assert results()["device"] == "unknown"
 
 
-def test_earlier_rows_stay_in_the_results(fake):
+def test_earlier_rows_stay_in_the_results(fake, written):
     run_study("data", "R", "brats_lora16", pretrained=NONE)
     run_study("data", "R", "brats_frozen", pretrained=NONE)
     assert [r["row"] for r in results()["runs"]] == ["brats_frozen", "brats_lora16"]
 
 
-def test_bad_requests_end_before_anything_is_run(fake):
-    with pytest.raises(ValueError, match="unknown knob --epoch"):
+def test_bad_requests_end_before_anything_is_run(fake, written):
+    with pytest.raises(ValueError, match="unknown setting --epoch"):
         run_study("data", "R", "brats_frozen", epoch=3)
     assert not Path("R").exists()
 
 
-def test_no_encoder_or_a_missing_one_ends_before_anything_is_run(fake):
-    with pytest.raises(ValueError, match=r"brats_frozen starts .*; pass --pretrained FILE, or"):
-        run_study("data", "R", "brats_baseline,brats_frozen")
+def test_a_missing_encoder_ends_before_anything_is_run(fake):
     Path("pre_fold0.pt").touch()
-    with pytest.raises(ValueError, match=r"found no file pre_fold1.pt, which brats_lora16 seed 0"):
+    with pytest.raises(ValueError, match=r"brats_lora16 seed 0 fold 1, found no file pre_fold1.pt"):
         run_study("data", "R", "brats_lora16", folds=(0, 1), pretrained="pre_fold{fold}.pt")
     assert not Path("R").exists()
 
 
-def test_every_run_gets_its_encoder_on_its_command_line(fake):
+def test_without_an_encoder_the_bundle_looks_itself_and_the_record_tells_what_it_found(
+    fake, written
+):
+    run_study("data", "R", "brats_baseline,brats_frozen")
+    assert [record["encoder"] for record in results()["runs"]] == ["random", "random"]
+    assert not any("--pretrained" in r["commands"]["training"] for r in results()["runs"])
+    Path("vit.pt").touch()
+    run_study("data", "S", "brats_frozen", pretrained="vit.pt")
+    assert json.loads(Path("S/results.json").read_text())["runs"][0]["encoder"] == "a.pt (sha256 0)"
+
+
+def test_random_weights_are_marked_on_every_page_that_a_study_writes(fake):
+    run_study("data", "R", "brats_baseline,brats_frozen")
+    for name in ("table1.md", "table2.md", "comparisons.md"):
+        text = Path("R", name).read_text(encoding="utf-8")
+        assert "Frozen (random encoder)" in text
+        assert "Baseline (random encoder)" not in text
+        assert "Encoder: Frozen started from random weights." in text
+
+
+def test_every_run_gets_its_encoder_on_its_command_line(fake, written):
     for fold in (0, 1):
         Path(f"brats_fold{fold}.pt").touch()
     pattern = "{dataset}_fold{fold}.pt"
@@ -138,7 +147,7 @@ def test_every_run_gets_its_encoder_on_its_command_line(fake):
     run_study("data", "R", "brats_baseline,brats_frozen", folds=(0, 1), pretrained=pattern)
 
 
-def test_starting_without_an_encoder_is_passed_on(fake):
+def test_starting_without_an_encoder_is_passed_on(fake, written):
     run_study("data", "R", "brats_frozen", pretrained="None", training_cases=4)
     (record,) = results()["runs"]
     assert record["knobs"] == {"pretrained": "none", "training_cases": 4}
@@ -154,6 +163,150 @@ def test_the_command_line_is_recorded_as_it_could_be_typed():
         "python -m lora_ext study --data_dir 'my data' --out R --bundles a,b --seeds 0,1 "
         "--roi_size '(32, 32, 16)' --pretrained None"
     )
+
+
+RUN = Run("brats_baseline", "brats", "baseline", False, "brats_baseline", 0, 0, "data", {})
+OTHER = replace(RUN, seed=1)
+
+
+@pytest.fixture
+def two(fake):
+    """Two parts of two runs each."""
+    return [Part(Path("R") / name, (RUN, OTHER), name) for name in ("a", "b")]
+
+
+def test_first_runs_of_all_parts_come_first_and_nothing_is_run_twice(two, capsys):
+    for _ in range(2):
+        results = run_parts(two, Path("R"), "command")
+    titles = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert titles == [
+        f"{place}/4 {part} brats_baseline seed {seed} fold 0"
+        for place, (seed, part) in enumerate(((0, "a"), (0, "b"), (1, "a"), (1, "b")), start=1)
+    ]
+    for part, own in zip(two, results, strict=True):
+        assert [record["seed"] for record in own["runs"]] == [0, 1]
+        assert json.loads((part.folder / "results.json").read_text())["runs"] == own["runs"]
+
+
+def test_a_failure_in_one_part_is_told_with_its_folder(two, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_FAIL", "a training")
+    results = run_parts(two, Path("R"), "command")
+    with pytest.raises(SystemExit) as caught:
+        exit_if_failed(two, results)
+    assert caught.value.code == 1
+    assert "failed: R/a/runs/brats_baseline/seed1_fold0; the same" in capsys.readouterr().err
+    assert [r["status"] for own in results for r in own["runs"]] == ["failed"] * 2 + ["done"] * 2
+    exit_if_failed(two[1:], results[1:])
+
+
+def test_a_stopped_call_leaves_what_is_done_and_goes_on(two, monkeypatch, capsys):
+    execute, begun = module.execute, []
+
+    def stop_at_the_second(run, *rest):
+        begun.append(run.seed)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return execute(run, *rest)
+
+    monkeypatch.setattr(module, "execute", stop_at_the_second)
+    with pytest.raises(SystemExit) as caught:
+        run_parts(two, Path("R"), "command")
+    assert caught.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    run_parts(two, Path("R"), "command")
+    assert begun == [0, 0, 0, 1, 1]
+    assert capsys.readouterr().out.startswith("2/4 b ")
+
+
+def test_the_root_is_locked_for_all_parts(two):
+    with only_study(Path("R")), pytest.raises(ValueError, match="another study"):
+        run_parts(two, Path("R"), "command")
+
+
+def test_every_part_is_checked_before_any_is_run(two):
+    run_parts(two[1:], Path("R"), "command")
+    changed = [Part(p.folder, [replace(RUN, knobs={"epochs": 3})], p.name) for p in two]
+    with pytest.raises(ValueError, match="epochs"):
+        run_parts(changed, Path("R"), "command")
+    assert not (Path("R") / "a").exists()
+
+
+def test_a_second_study_in_the_same_folder_is_refused_until_the_first_ends(tmp_path):
+    with (
+        only_study(tmp_path / "R"),
+        pytest.raises(ValueError, match="another study"),
+        only_study(tmp_path / "R"),
+    ):
+        pass
+    with only_study(tmp_path / "R"), only_study(tmp_path / "other"):
+        pass
+
+
+def test_a_child_that_outlives_its_study_keeps_the_folder(tmp_path):
+    with only_study(tmp_path) as keep_open:
+        child = subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=keep_open
+        )
+    with pytest.raises(ValueError, match="that it left behind"), only_study(tmp_path):
+        pass
+    child.communicate(b"\n")
+    with only_study(tmp_path):
+        pass
+
+
+RECORD = {
+    "row": "brats_frozen",
+    "seed": 2,
+    "fold": 1,
+    "status": "done",
+    "error": None,
+    "seconds": {"training": 90.0, "evaluating": 30.0},
+    "summary": {"pooled_dice": 0.81234},
+}
+LINES = (
+    "INFO epoch 3/10: loss 1.2345, learning rate 0.005, 3.0 s",
+    "INFO epoch 3/10: validation pooled_dice 0.4321 (best 0.4321 in epoch 3), mean_dice 0.4, TC",
+)
+
+
+@pytest.fixture
+def say(monkeypatch, capsys):
+    """A function that follows one run of four and returns standard output and error."""
+
+    def say(terminal, record=RECORD):
+        screen = io.StringIO()
+        screen.isatty = lambda: terminal
+        monkeypatch.setattr(sys, "stderr", screen)
+        progress = Progress(4, 1)
+        progress.begin("brats_frozen seed 2 fold 1")
+        for line in (*LINES, "something else"):
+            progress.follow(line)
+        progress.end(record)
+        progress.bar.close()
+        return capsys.readouterr().out, screen.getvalue()
+
+    return say
+
+
+def test_on_a_terminal_the_bar_shows_the_run_and_its_latest_epoch(say):
+    _, bar = say(True)
+    assert "brats_frozen seed 2 fold 1" in bar
+    assert "epoch 3/10, loss 1.2345, validation pooled_dice 0.4321" in bar
+    assert "1.3/4 runs" in bar  # one before, three tenths of this one
+    assert "2.0/4 runs" in bar
+
+
+def test_elsewhere_there_is_one_line_per_finished_run(say):
+    out, bar = say(False)
+    assert bar == ""
+    line = "2/4 brats_frozen seed 2 fold 1: pooled_dice 0.8123, 2.0 min, 00:00 left\n"
+    assert out == line
+
+
+def test_a_failed_run_tells_its_reason(say):
+    error = "training ended with exit status 1\nTraceback\nerror: no such file\n(X=1 shows where)"
+    out, _ = say(False, RECORD | {"status": "failed", "error": error, "summary": None})
+    assert "FAILED after 2.0 min (error: no such file)" in out
 
 
 @pytest.mark.slow
