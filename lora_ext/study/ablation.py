@@ -80,22 +80,22 @@ def run_ablation(
     bundle: str = "brats_lora32",
     seeds: Any = 0,
     folds: Any = 0,
-    **knobs: Any,
+    **settings: Any,
 ) -> None:
     """Compare both scalings at every rank, and the placements of the adapters at rank 32.
 
     It goes on and exits as `run_study` does; for its arguments see ``ablation --help``.
     """
-    for name in VARIED.keys() & knobs.keys():
+    for name in VARIED.keys() & settings.keys():
         raise ValueError(f"unknown setting --{name}; an ablation varies it, use {VARIED[name]}")
     root = Path(str(out))
     variants = plan_variants(bundle, ranks, scalings, placements)
     own = {"ranks": ranks, "scalings": scalings, "placements": placements}
     own |= {"bundle": bundle, "seeds": seeds, "folds": folds}
-    command = command_line("ablation", str(data_dir), str(out), own, knobs)
+    command = command_line("ablation", str(data_dir), str(out), own, settings)
     parts = []
     for variant in variants:
-        runs = plan_runs(str(data_dir), bundle, seeds, folds, None, knobs, variant.settings)
+        runs = plan_runs(str(data_dir), bundle, seeds, folds, None, settings, variant.settings)
         parts.append(Part(root / variant.name, runs, variant.name))
     results = run_parts(parts, root, command)
     merged = merge(variants, results, bundle)

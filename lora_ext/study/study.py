@@ -43,7 +43,7 @@ def run_study(
     seeds: Any = 0,
     folds: Any = 0,
     reference: Any = None,
-    **knobs: Any,
+    **settings: Any,
 ) -> None:
     """Train and evaluate bundles as a user would, and write tables and plots of all of them.
 
@@ -54,10 +54,12 @@ def run_study(
     look for an encoder themselves. For the other arguments see ``python -m lora_ext study --help``.
     """
     folder = Path(str(out))
-    runs = plan_runs(str(data_dir), bundles, seeds, folds, reference, knobs)
+    runs = plan_runs(str(data_dir), bundles, seeds, folds, reference, settings)
     own = {"bundles": bundles, "seeds": seeds, "folds": folds, "reference": reference}
     parts = [Part(folder, runs)]
-    results = run_parts(parts, folder, command_line("study", str(data_dir), str(out), own, knobs))
+    results = run_parts(
+        parts, folder, command_line("study", str(data_dir), str(out), own, settings)
+    )
     if finished_runs(results[0]):
         write_tables(results[0], folder)
         write_plots(results[0], folder)
@@ -66,7 +68,7 @@ def run_study(
 
 
 def command_line(
-    verb: str, data_dir: str, out: str, own: Mapping[str, Any], knobs: Mapping[str, Any]
+    verb: str, data_dir: str, out: str, own: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> str:
     """Write the command line of a study or an ablation; `own` are the verb's own flags."""
     argv = ["python", "-m", "lora_ext", verb, "--data_dir", data_dir, "--out", out]
@@ -74,7 +76,7 @@ def command_line(
         if value is not None:
             listed = value if isinstance(value, (list, tuple)) else [value]
             argv += [f"--{key}", ",".join(map(str, listed))]
-    for key, value in knobs.items():
+    for key, value in settings.items():
         argv += [f"--{key}", as_word(value)]
     return shlex.join(argv)
 

@@ -23,7 +23,7 @@ models.mkdir(parents=True, exist_ok=True)
 report.mkdir(parents=True, exist_ok=True)
 if kind == "training":
     if "--resume" not in flags:
-        print("10:00:00 INFO 4 training cases, 1 validation cases (a)")
+        print("10:00:00 INFO 4 training cases, 1 for validation (a)")
         print("10:00:00 INFO epoch 1/2: loss 1.5000, learning rate 0.005, 0.1 s", flush=True)
         (models / "last.ckpt").write_text("checkpoint")
     if os.environ.get("FAKE_HANG") == f"{row} {kind}":

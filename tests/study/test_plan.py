@@ -153,7 +153,6 @@ def test_an_encoder_that_is_given_must_be_there_and_none_need_be_given(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif("split_seed" not in known_settings(), reason="bundles have no split_seed yet")
 def test_the_split_s_seed_is_a_setting_and_seeds_leave_it_alone(data):
     runs = plan_runs(data, "brats_frozen", (0, 1), knobs={"split_seed": 3})
     assert [(run.seed, run.knobs) for run in runs] == [(s, {"split_seed": 3}) for s in (0, 1)]

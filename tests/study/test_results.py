@@ -241,7 +241,8 @@ def test_what_training_really_logs_is_understood(tmp_path, caplog):
     TrainingLog(validator, ["TC"], optimizer).attach(trainer)
     trainer.run([0], max_epochs=2)
     validator.state.metrics = {"val_pooled_dice": 0.5, "TC": 0.25}
-    validator.state.best_metric, validator.state.best_metric_epoch = 0.5, 2
+    validator.state.best_metric = validator.state.best_metric_epoch = 0.5
+    validator.state.epoch = validator.state.best_metric_epoch = 2
     validator.fire_event(Events.COMPLETED)
     (tmp_path / "x.log").write_text(caplog.text)
     assert read_curve(tmp_path / "x.log") == [
