@@ -1,19 +1,21 @@
-"""Plain folders of files and DICOM series: which cases they hold, and what they may not hold.
-
-How files alone make cases is tested in test_cases.py.
-"""
+"""Plain folders of files and DICOM series: which cases they hold, and what they may not hold."""
 
 from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from monai.transforms import LoadImaged
 
 from lora_ext.data.cases import inference_cases
 
 VOLUME = np.random.default_rng(0).integers(0, 999, (7, 6, 5)).astype(np.int16)
+
+
 TWO = ["FLAIR", "t1gd"]
 
 
@@ -111,7 +113,7 @@ def test_an_empty_case_folder_is_refused_beside_other_cases(put):
 def test_a_missing_modality_is_named_with_what_is_allowed(put):
     folder = put("a/FLAIR", "a/t1gd", "b/FLAIR", "b/T1")
     words = (
-        f"{folder}: found no t1gd file of case b; allowed is b_t1gd.nii.gz (or .nii, .nrrd, .nhdr, "
+        f"{folder}: found no t1gd file of case b; expected b_t1gd.nii.gz (or .nii, .nrrd, .nhdr, "
         ".mha, .mhd), or a DICOM series in the folder b/t1gd or b_t1gd"
     )
     refused(folder, f"^{re.escape(words)}$")
@@ -120,8 +122,8 @@ def test_a_missing_modality_is_named_with_what_is_allowed(put):
 def test_a_case_folder_of_other_names_says_what_it_holds(put):
     folder = put("a/AX_FLAIR_3D", "a/AX_T1_GD")
     words = (
-        "a: found DICOM files in AX_FLAIR_3D, AX_T1_GD; allowed is a folder per modality in it, "
-        "named FLAIR, t1gd$"
+        "a: expected a folder per modality in it, named FLAIR, t1gd, got DICOM files in "
+        "AX_FLAIR_3D, AX_T1_GD$"
     )
     refused(folder, words)
     refused(folder, words.replace("FLAIR, t1gd", "T2"), ["T2"])
@@ -129,18 +131,23 @@ def test_a_case_folder_of_other_names_says_what_it_holds(put):
 
 def test_a_study_of_mixed_series_is_refused(put):
     folder = put("a")
-    refused(folder, r"a: found DICOM files in the folder itself; allowed is a folder per modality")
+    refused(
+        folder, r"a: expected a folder per modality in it, .*got DICOM files in the folder itself"
+    )
 
 
 def test_two_images_for_one_channel_are_refused(put):
     folder = put("a/FLAIR", "a/t1gd", "a_t1gd")
-    refused(folder, r"a_t1gd: found a second image for the channel t1gd .*a/t1gd$")
+    refused(
+        folder,
+        r"a_t1gd: expected one image for the channel t1gd of case a, got a second next to .*a/t1gd$",
+    )
 
 
 def test_a_folder_without_any_image_lists_what_is_allowed(tmp_path):
     (tmp_path / "notes.txt").touch()
     words = (
-        f"{tmp_path}: found no image; allowed are a folder of files that end in .nii.gz, .nii, "
+        f"{tmp_path}: found no image; expected a folder of files that end in .nii.gz, .nii, "
         ".nrrd, .nhdr, .mha, .mhd, of folders with DICOM series, or a Decathlon task folder with a "
         "dataset.json"
     )
@@ -149,15 +156,15 @@ def test_a_folder_without_any_image_lists_what_is_allowed(tmp_path):
 
 def test_a_series_itself_is_no_folder_of_cases(put):
     folder = put("series")
-    refused(folder / "series", "series: found no image; allowed are .* folders with DICOM series")
+    refused(folder / "series", "series: found no image; expected .* folders with DICOM series")
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lambda folder: (folder / "a/t1gd/notes.txt").write_text("text"), "no readable DICOM imag"),
-        (lambda folder: [p.unlink() for p in (folder / "a/t1gd").iterdir()], "found no file"),
-        (lambda folder: (folder / "a/t1gd/more").mkdir(), "found the folders more in it"),
+        (lambda folder: [p.unlink() for p in (folder / "a/t1gd").iterdir()], "got no file"),
+        (lambda folder: (folder / "a/t1gd/more").mkdir(), "got the folders more in it"),
     ],
 )
 def test_a_bad_series_ends_the_run_before_it_starts(put, damage, words):
@@ -170,7 +177,124 @@ def test_channels_on_different_grids_name_both_with_their_grids(put):
     folder = put("a/FLAIR")
     put("a/t1gd", volume=VOLUME[:, :, :4])
     words = (
-        r"a/t1gd: found the shape \(7, 6, 4\) at 1\.5x1\.25x4 mm; allowed is that of .*a/FLAIR, "
-        r"\(7, 6, 5\) at 1\.5x1\.25x4 mm$"
+        r"a/t1gd: expected the shape of .*a/FLAIR, \(7, 6, 5\) at 1\.5x1\.25x4 mm, "
+        r"got \(7, 6, 4\) at 1\.5x1\.25x4 mm$"
     )
     refused(folder, words)
+
+
+def save(path, channels=0, value=1):
+    shape = (4, 5, 6, channels) if channels else (4, 5, 6)
+    voxels = np.full(shape, value, np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0])), path)
+
+
+def names(items):
+    return [item["case"] for item in items]
+
+
+def test_a_folder_of_4d_files_is_one_case_per_file(tmp_path):
+    save(tmp_path / "b_1.nii.gz", channels=2)
+    save(tmp_path / "a.nii", channels=2)
+    save(tmp_path / "deeper" / "c.nii.gz", channels=2)
+    (tmp_path / "._b_1.nii.gz").write_bytes(b"macOS")
+    (tmp_path / "notes.txt").touch()
+    assert inference_cases(tmp_path, ["FLAIR", "t1gd"]) == [
+        {"case": "a", "image": str(tmp_path / "a.nii"), "channels": [0, 1]},
+        {"case": "b_1", "image": str(tmp_path / "b_1.nii.gz"), "channels": [0, 1]},
+    ]
+    with pytest.raises(
+        ValueError, match=r"a\.nii: expected 3 channels \(FLAIR, t1gd, T2w\), got 2"
+    ):
+        inference_cases(tmp_path, ["FLAIR", "t1gd", "T2w"])
+
+
+def test_one_file_per_channel_is_put_in_the_order_of_the_modalities(tmp_path):
+    for name in ("pat_01_T1GD", "pat_01_flair", "pat_02_t1gd", "pat_02_FLAIR"):
+        save(tmp_path / f"{name}.nii.gz")
+    items = inference_cases(tmp_path, ["FLAIR", "t1gd"])
+    assert names(items) == ["pat_01", "pat_02"]
+    assert items[0] == {
+        "case": "pat_01",
+        "image": [str(tmp_path / f"pat_01_{name}.nii.gz") for name in ("flair", "T1GD")],
+        "channels": [0, 1],
+    }
+
+
+def test_the_longest_modality_that_fits_names_the_channel(tmp_path):
+    for name in ("a_T1", "a_ce_T1", "b_T1", "b_ce_T1"):
+        save(tmp_path / f"{name}.nii.gz")
+    items = inference_cases(tmp_path, ["T1", "ce_T1"])
+    assert names(items) == ["a", "b"]
+    assert [Path(path).name for path in items[0]["image"]] == ["a_T1.nii.gz", "a_ce_T1.nii.gz"]
+
+
+def test_a_missing_channel_names_the_case_the_modality_and_the_expected_file(tmp_path):
+    for name in ("a_FLAIR", "a_t1gd", "b_FLAIR"):
+        save(tmp_path / f"{name}.nii.gz")
+    words = r"found no t1gd file of case b; expected b_t1gd\.nii\.gz"
+    with pytest.raises(ValueError, match=words):
+        inference_cases(tmp_path, ["FLAIR", "t1gd"])
+
+
+def test_other_sequences_and_segmentations_of_known_cases_are_ignored_and_logged(tmp_path, caplog):
+    for name in ("a_FLAIR", "a_t1gd", "a_T2w", "a_seg"):
+        save(tmp_path / f"{name}.nii.gz")
+    with caplog.at_level(logging.INFO):
+        assert names(inference_cases(tmp_path, ["FLAIR", "t1gd"])) == ["a"]
+    assert all(f"{name}.nii.gz: ignored" in caplog.text for name in ("a_T2w", "a_seg"))
+
+
+@pytest.mark.parametrize("name", ["other", "ab_T2w", "_FLAIR", "FLAIR"])
+def test_any_other_single_channel_file_is_refused_by_name(tmp_path, name):
+    for known in ("a_FLAIR", "a_t1gd", name):
+        save(tmp_path / f"{known}.nii.gz")
+    with pytest.raises(ValueError, match=rf"/{name}\.nii\.gz: .*got a single channel"):
+        inference_cases(tmp_path, ["FLAIR", "t1gd"])
+
+
+@pytest.mark.parametrize(
+    ("files", "modalities"),
+    [
+        ({"a_FLAIR.nii.gz": 0, "a_flair.nii": 0, "a_t1gd.nii": 0}, ["FLAIR", "t1gd"]),
+        ({"a.nii.gz": 2, "a.nii": 2}, ["FLAIR", "t1gd"]),
+        ({"a.nii.gz": 2, "a_FLAIR.nii": 0, "a_t1gd.nii": 0}, ["FLAIR", "t1gd"]),
+        ({"a.nii.gz": 0, "a_T2.nii.gz": 0}, ["T2"]),
+    ],
+)
+def test_two_files_for_one_channel_of_a_case_are_refused(tmp_path, files, modalities):
+    for name, channels in files.items():
+        save(tmp_path / name, channels=channels)
+    with pytest.raises(ValueError, match="expected one image .*of case .*got a second"):
+        inference_cases(tmp_path, modalities)
+
+
+def test_with_one_modality_a_3d_file_is_a_case_of_its_own(tmp_path):
+    for name in ("p_1", "p_1_2", "q_T2", "q_seg"):
+        save(tmp_path / f"{name}.nii.gz")
+    items = inference_cases(tmp_path, ["T2"])
+    assert names(items) == ["p_1", "p_1_2", "q"]
+    assert items[2]["image"] == str(tmp_path / "q_T2.nii.gz")
+    assert LoadImaged("image", ensure_channel_first=True)(items[0])["image"].shape == (1, 4, 5, 6)
+
+
+def test_an_empty_folder_a_missing_one_and_a_damaged_image_are_refused(tmp_path):
+    (tmp_path / "._a.nii.gz").touch()
+    with pytest.raises(ValueError, match="found no image"):
+        inference_cases(tmp_path, ["FLAIR"])
+    (tmp_path / "a.nii.gz").touch()
+    with pytest.raises(ValueError, match=r"a\.nii\.gz: .*got a damaged"):
+        inference_cases(tmp_path, ["FLAIR"])
+    with pytest.raises(ValueError, match="found no such folder"):
+        inference_cases(tmp_path / "nowhere", ["FLAIR"])
+
+
+@pytest.mark.parametrize("modalities", [[], "FLAIR", ["FLAIR", "flair"]])
+def test_modalities_must_be_different_names(tmp_path, modalities):
+    save(tmp_path / "a.nii.gz")
+    with pytest.raises(
+        ValueError,
+        match=re.escape(f"expected a list of names, each of them once, got {modalities!r}"),
+    ):
+        inference_cases(tmp_path, modalities)

@@ -6,7 +6,7 @@ from monai.transforms import Compose, LoadImaged
 from lora_ext.data import SelectChannelsd, all_volumes, fold_cases, fold_volumes
 from lora_ext.phantoms import write_phantoms
 
-SPLIT = {"fold": 1, "num_folds": 4, "seed": 3}
+SPLIT = {"fold": 1, "num_folds": 4, "split_seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_patients_of_a_folder_stay_together(tmp_path):
             save(tmp_path / f"sub-{patient}" / f"{series}.nii.gz")
     save(tmp_path / "alone.nii")
     save(tmp_path / "four.nii.gz", (8, 8, 8, 3))
-    sides = fold_volumes(tmp_path, fold=0, num_folds=3, seed=0)
+    sides = fold_volumes(tmp_path, fold=0, num_folds=3, split_seed=0)
     assert len(all_volumes(tmp_path)) == 4 * 2 + 1 + 3
     patients = {
         side: {item["case"].partition("_")[0] for item in items} for side, items in sides.items()
@@ -88,7 +88,10 @@ def test_empty_folder_is_refused(tmp_path):
 def test_too_few_patients_are_named(tmp_path):
     save(tmp_path / "a.nii.gz")
     save(tmp_path / "b.nii.gz")
-    with pytest.raises(ValueError, match=r"found 2 patients \(a.nii.gz, b.nii.gz\); num_folds 4"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected at least as many patients as num_folds, 4, got 2 \(a.nii.gz, b.nii.gz\)",
+    ):
         fold_volumes(tmp_path, **SPLIT)
 
 
