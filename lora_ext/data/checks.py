@@ -140,8 +140,8 @@ def _check_labels(label: ImageFile, values: list[int] | None) -> None:
     if wrong.size:
         listed = ", ".join(f"{value:g}" for value in wrong[:8].astype(float))
         more = f" and {wrong.size - 8} more" if wrong.size > 8 else ""
-        expected = "integers" if values is None else ", ".join(map(str, values))
-        raise ValueError(f"{label.path}: expected the label values {expected}, got {listed}{more}")
+        allowed = "an integer" if values is None else f"one of {', '.join(map(str, values))}"
+        raise ValueError(f"{label.path}: expected every label to be {allowed}, got {listed}{more}")
 
 
 def _read_record(record: str | os.PathLike[str] | None) -> dict[str, str]:

@@ -11,17 +11,10 @@ import numpy as np
 import pytest
 
 from lora_ext.data.cases import fold_cases, inference_cases
-from lora_ext.phantoms import write_phantoms
 
 REGIONS = {"TC": [2, 3], "WT": [1, 2, 3], "ET": [3]}
-
-
 MODALITIES = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
-
-
 LABELS = {"0": "background", "1": "edema", "2": "non-enhancing", "3": "enhancing"}
-
-
 FOLD = {"fold": 0, "num_folds": 3, "split_seed": 0}
 
 
@@ -97,7 +90,8 @@ def test_a_bad_file_is_found_in_either_part_of_the_fold(task):
 def test_labels_outside_dataset_json_are_refused_by_file(task):
     save(task / "labelsTr" / "B_3.nii.gz", value=4)
     with pytest.raises(
-        ValueError, match=r"labelsTr/B_3\.nii\.gz: expected the label values 0, 1, 2, 3, got 4"
+        ValueError,
+        match=r"labelsTr/B_3\.nii\.gz: expected every label to be one of 0, 1, 2, 3, got 4",
     ):
         fold_cases(task, ["FLAIR"], REGIONS, **FOLD)
 
@@ -135,55 +129,44 @@ def test_inference_needs_no_training_images_on_disk_when_there_are_test_images(t
         inference_cases(task, ["FLAIR"])
 
 
-def real_task():
-    here = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    folder = Path(os.environ.get("LORA_EXT_REAL_DATA", here)) / "Task01_BRATS2013"
-    if not (folder / "dataset.json").is_file():
-        pytest.skip("real BraTS 2013 cases not found; set LORA_EXT_REAL_DATA to their folder")
-    return folder
-
-
-def test_real_brats_cases_pass_the_checks_and_load_by_channel_name(tmp_path):
-    folder = tmp_path / "task"
-    folder.mkdir()
-    real = real_task()
-    for name in ("imagesTr", "labelsTr"):
-        (folder / name).symlink_to(real / name)
-    content = json.loads((real / "dataset.json").read_text())
-    write(folder, content | {"training": content["training"][:2]})
-    cases = fold_cases(folder, ["t1gd"], REGIONS, fold=0, num_folds=2, split_seed=0)
-    assert names(cases["training"] + cases["validation"]) == ["BRATS2013_0004", "BRATS2013_0003"]
-    assert cases["training"][0]["channels"] == [1]
-
-
 @pytest.fixture
-def fold(tmp_path):
-    """A function that lists a fold of six phantoms, four of which train, with so many of them."""
-    write_phantoms("brats", tmp_path, cases=6, size=(32, 32, 16), test_cases=1)
+def fold(task):
+    """A function that lists a fold of six cases, four of which train, with so many of them."""
 
     def fold(training_cases=None):
-        return fold_cases(tmp_path, ["FLAIR"], REGIONS, **FOLD, training_cases=training_cases)
+        return fold_cases(task, ["FLAIR"], REGIONS, **FOLD, training_cases=training_cases)
 
     return fold
 
 
 def test_fewer_training_cases_leave_the_validation_cases_alone(fold):
     one, two, four, everything = fold(1), fold(2), fold(4), fold()
+    fewest, fewer, all_names = (set(names(cases["training"])) for cases in (one, two, everything))
     assert one["validation"] == two["validation"] == everything["validation"]
     assert [len(cases["training"]) for cases in (one, two, everything)] == [1, 2, 4]
-    assert cases_of(one["training"]) < cases_of(two["training"]) < cases_of(everything["training"])
+    assert fewest < fewer < all_names
     assert four == everything
 
 
 def test_more_training_cases_than_the_fold_has_are_refused(fold):
-    with pytest.raises(ValueError, match="training_cases: expected 1 to 4, .*got 5"):
+    with pytest.raises(ValueError, match=r"training_cases: expected 1 to 4, .*got 5"):
         fold(5)
 
 
-def test_a_bad_file_of_a_training_case_that_is_not_kept_does_not_matter(fold, tmp_path):
+def test_a_bad_file_of_a_training_case_that_is_not_kept_does_not_matter(fold, task):
     kept = fold(2)
-    unused = cases_of(fold()["training"]) - cases_of(kept["training"])
-    (tmp_path / "imagesTr" / f"{unused.pop()}.nii.gz").write_bytes(b"torn")
+    unused = set(names(fold()["training"])) - set(names(kept["training"]))
+    (task / "imagesTr" / f"{unused.pop()}.nii.gz").write_bytes(b"torn")
     assert fold(2) == kept
     with pytest.raises(ValueError, match="got a damaged"):
         fold()
+
+
+def test_real_brats_cases_pass_the_checks_and_load_by_channel_name(real_data, tmp_path):
+    for name in ("imagesTr", "labelsTr"):
+        (tmp_path / name).symlink_to(real_data / name)
+    content = json.loads((real_data / "dataset.json").read_text())
+    write(tmp_path, content | {"training": content["training"][:2]})
+    cases = fold_cases(tmp_path, ["t1gd"], REGIONS, fold=0, num_folds=2, split_seed=0)
+    assert names(cases["training"] + cases["validation"]) == ["BRATS2013_0004", "BRATS2013_0003"]
+    assert cases["training"][0]["channels"] == [1]

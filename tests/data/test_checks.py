@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -13,11 +14,12 @@ import pytest
 from lora_ext.data import checks
 from lora_ext.data.checks import check_cases
 from lora_ext.data.task import read_task
+from lora_ext.images.reader import open_image
 
+NAMES = ("FLAIR", "t1gd")
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-SHAPE = (6, 5, 4)
+SHAPE = (7, 6, 5)
+ENDINGS = [".nrrd", ".nhdr", ".mha", ".mhd"]
 
 
 def save(path, voxels, affine=LPS):
@@ -36,6 +38,10 @@ def label(value=1):
     return voxels
 
 
+def integers():
+    return np.random.default_rng(0).integers(0, 99, SHAPE).astype(np.int16)
+
+
 @pytest.fixture
 def item(tmp_path):
     return {
@@ -52,7 +58,7 @@ def check(*items, names=NAMES, values=(0, 1, 2), record=None):
 
 def test_good_cases_pass_with_and_without_a_label_and_with_a_single_3d_channel(item, tmp_path):
     check(item, {"case": "b", "image": item["image"]})
-    check({"image": save(tmp_path / "c.nii.gz", image(0))}, names=("T2",))
+    check({"case": "c", "image": save(tmp_path / "c.nii.gz", image(0))}, names=("T2",))
     files = [save(tmp_path / f"d_{name}.nii.gz", image(0)) for name in NAMES]
     check({"case": "d", "image": files, "label": item["label"]})
 
@@ -126,7 +132,7 @@ def test_a_non_finite_voxel_in_a_channel_file_names_that_file(tmp_path):
 @pytest.mark.parametrize(
     ("voxels", "affine", "words"),
     [
-        (label()[:-1], LPS, r"expected the shape .*\(6, 5, 4\) at 1x1x1 mm, got \(5, 5, 4\)"),
+        (label()[:-1], LPS, r"expected the shape .*\(7, 6, 5\) at 1x1x1 mm, got \(6, 6, 5\)"),
         (label(), np.diag([1.0, -1.0, 1.0, 1.0]), "expected the affine"),
     ],
 )
@@ -164,7 +170,7 @@ def test_label_values_outside_the_map_are_listed(item, tmp_path, value, words):
     voxels = label().astype(np.float32)
     voxels[0, 0, 0] = value
     item["label"] = save(tmp_path / "a_label.nii.gz", voxels)
-    with pytest.raises(ValueError, match=f"expected the label values 0, 1, 2, {words}$"):
+    with pytest.raises(ValueError, match=f"expected every label to be one of 0, 1, 2, {words}$"):
         check(item)
 
 
@@ -172,12 +178,12 @@ def test_without_a_label_map_any_integer_is_a_label(item, tmp_path):
     item["label"] = save(tmp_path / "a_label.nii.gz", label(9))
     check(item, values=None)
     item["label"] = save(tmp_path / "a_label.nii.gz", label() * np.float32(0.5))
-    with pytest.raises(ValueError, match=r"expected the label values integers, got 0\.5"):
+    with pytest.raises(ValueError, match=r"expected every label to be an integer, got 0\.5"):
         check(item, values=None)
 
 
 def test_the_first_bad_case_by_name_is_the_one_reported(tmp_path):
-    items = [{"image": save(tmp_path / f"{name}.nii.gz", image(3))} for name in "cab"]
+    items = [{"case": n, "image": save(tmp_path / f"{n}.nii.gz", image(3))} for n in "cab"]
     with pytest.raises(ValueError, match=r"a\.nii\.gz"):
         check(*items)
 
@@ -185,10 +191,12 @@ def test_the_first_bad_case_by_name_is_the_one_reported(tmp_path):
 @pytest.fixture
 def reads(monkeypatch):
     seen = []
-    voxels = checks._voxels
-    monkeypatch.setattr(
-        checks, "_voxels", lambda image: (seen.append(image.path), voxels(image))[1]
-    )
+
+    def open_and_listen(path):
+        image = open_image(path)
+        return replace(image, read=lambda: (seen.append(path), image.read())[1])
+
+    monkeypatch.setattr(checks, "open_image", open_and_listen)
     return seen
 
 
@@ -218,7 +226,7 @@ def test_a_changed_file_is_checked_again(item, tmp_path):
 def test_other_allowed_values_or_channels_are_checked_again(item, tmp_path):
     record = tmp_path / "checked.json"
     check(item, record=record)
-    with pytest.raises(ValueError, match="expected the label values 0, got 1$"):
+    with pytest.raises(ValueError, match=r"expected every label to be one of 0, got 1$"):
         check(item, values=[0], record=record)
     with pytest.raises(ValueError, match="expected 1 channels"):
         check(item, names=["T2"], record=record)
@@ -248,41 +256,23 @@ def test_a_record_that_cannot_be_written_does_not_stop_the_run(item, tmp_path, c
 
 
 def test_nothing_is_printed_where_stderr_is_no_terminal(tmp_path, capsys):
-    check(*({"image": save(tmp_path / f"{i}.nii", image())} for i in range(9)))
+    check(*({"case": c, "image": save(tmp_path / f"{c}.nii", image())} for c in "abcdefghi"))
     assert capsys.readouterr() == ("", "")
-
-
-ENDINGS = [".nrrd", ".nhdr", ".mha", ".mhd"]
-
-
-def oblique_image(channels=2):
-    shape = (7, 6, 5, channels) if channels else (7, 6, 5)
-    return np.random.default_rng(0).random(shape, dtype=np.float32)
-
-
-def oblique_label(value=1):
-    voxels = np.zeros((7, 6, 5), np.uint8)
-    voxels[1, 2, 3] = value
-    return voxels
-
-
-def integers():
-    return np.random.default_rng(0).integers(0, 99, (7, 6, 5)).astype(np.int16)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_good_cases_of_any_format_pass(tmp_path, write_image, oblique, ending):
-    path = write_image(tmp_path / f"a{ending}", oblique_image(), oblique)
-    truth = write_image(tmp_path / f"label{ending}", oblique_label(), oblique)
-    check({"case": "a", "image": path, "label": truth})
+    path = write_image(tmp_path / f"a{ending}", image(), oblique)
+    label_map = write_image(tmp_path / f"label{ending}", label(), oblique)
+    check({"case": "a", "image": path, "label": label_map})
     series = write_image(tmp_path / "series", integers(), oblique)
-    one = write_image(tmp_path / f"one{ending}", oblique_image(0), oblique)
-    check({"case": "b", "image": [series, one], "label": truth})
+    one = write_image(tmp_path / f"one{ending}", image(0), oblique)
+    check({"case": "b", "image": [series, one], "label": label_map})
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_each_fault_is_named(tmp_path, write_image, oblique, ending):
-    bad = oblique_image()
+    bad = image()
     bad[0, 0, :3, 1] = (np.nan, np.inf, -np.inf)
     path = write_image(tmp_path / f"a{ending}", bad, oblique)
     with pytest.raises(
@@ -291,20 +281,20 @@ def test_each_fault_is_named(tmp_path, write_image, oblique, ending):
         check({"case": "a", "image": path})
     with pytest.raises(ValueError, match=rf"a{ending}: expected 1 channels \(t1gd\), got 2"):
         check({"case": "a", "image": path}, names=["t1gd"])
-    path = write_image(tmp_path / f"b{ending}", oblique_image(), oblique)
-    wrong = write_image(tmp_path / f"label{ending}", oblique_label(7), oblique)
+    path = write_image(tmp_path / f"b{ending}", image(), oblique)
+    wrong = write_image(tmp_path / f"label{ending}", label(7), oblique)
     with pytest.raises(
-        ValueError, match=rf"label{ending}: expected the label values 0, 1, 2, got 7"
+        ValueError, match=rf"label{ending}: expected every label to be one of 0, 1, 2, got 7"
     ):
         check({"case": "b", "image": path, "label": wrong})
-    moved = write_image(tmp_path / f"moved{ending}", oblique_label(), oblique + np.eye(4, k=3))
+    moved = write_image(tmp_path / f"moved{ending}", label(), oblique + np.eye(4, k=3))
     with pytest.raises(ValueError, match=rf"moved{ending}: expected the affine of .*b{ending}"):
         check({"case": "b", "image": path, "label": moved})
 
 
 @pytest.mark.parametrize("ending", [".nhdr", ".mhd"])
 def test_a_missing_data_file_is_named(tmp_path, write_image, oblique, ending):
-    path = write_image(tmp_path / f"a{ending}", oblique_image(), oblique)
+    path = write_image(tmp_path / f"a{ending}", image(), oblique)
     (tmp_path / "a.raw").unlink()
     with pytest.raises(ValueError, match=r"a\.raw: found no such file; case a needs it"):
         check({"case": "a", "image": path})
@@ -312,7 +302,7 @@ def test_a_missing_data_file_is_named(tmp_path, write_image, oblique, ending):
 
 def test_channels_on_different_grids_name_both_files_and_grids(tmp_path, write_image, oblique):
     files = [
-        write_image(tmp_path / "a_FLAIR.mha", oblique_image(0), oblique),
+        write_image(tmp_path / "a_FLAIR.mha", image(0), oblique),
         write_image(tmp_path / "a_t1gd", integers()[:, :, :4], oblique),
     ]
     words = (
@@ -348,8 +338,8 @@ def test_a_task_may_list_files_of_any_format(tmp_path, write_image, oblique):
     for i, (ending, other) in enumerate(
         [(".nrrd", ".mha"), (".nii.gz", ".nrrd"), (".mhd", ".nii")]
     ):
-        write_image(tmp_path / f"imagesTr/a{i}{ending}", oblique_image(), oblique)
-        write_image(tmp_path / f"labelsTr/a{i}{other}", oblique_label(), oblique)
+        write_image(tmp_path / f"imagesTr/a{i}{ending}", image(), oblique)
+        write_image(tmp_path / f"labelsTr/a{i}{other}", label(), oblique)
         training.append({"image": f"imagesTr/a{i}{ending}", "label": f"labelsTr/a{i}{other}"})
     content = {
         "modality": {"0": "FLAIR", "1": "t1gd"},

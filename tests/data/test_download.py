@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import threading
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from monai.apps.datasets import DecathlonDataset
@@ -20,17 +21,27 @@ from lora_ext.data.download import TASKS, check_md5, download_task, extract_fold
 from lora_ext.data.task import read_task
 
 TASK = "Task05_Prostate"
-
-
 VOXELS = b"voxels " * 30_000
-
-
+GOOD = {"Task/dataset.json": b"{}", "Task/imagesTr/a.nii.gz": b"voxels" * 1000}
 CONTENT = {
     "modality": {"0": "T2", "1": "ADC"},
     "labels": {"0": "background", "1": "PZ", "2": "TZ"},
     "training": [{"image": "./imagesTr/p_0.nii.gz", "label": "./labelsTr/p_0.nii.gz"}],
     "test": ["./imagesTs/p_1.nii.gz"],
 }
+
+
+def pack(target, files, *members):
+    """Write a tar of files (bytes by name) and further members to a path or a stream."""
+    where = {"name": target} if isinstance(target, Path) else {"fileobj": target}
+    with tarfile.open(**where, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        for member in members:
+            tar.addfile(member)
+    return target
 
 
 def pack_task(content=CONTENT, more=None):
@@ -42,13 +53,7 @@ def pack_task(content=CONTENT, more=None):
         f"{TASK}/imagesTs/p_1.nii.gz": VOXELS,
         f"{TASK}/._dataset.json": b"macOS",
     }
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, data in (files | (more or {})).items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
+    return pack(io.BytesIO(), files | (more or {})).getvalue()
 
 
 class Answer(http.server.SimpleHTTPRequestHandler):
@@ -200,21 +205,6 @@ def test_the_next_command_trains_on_the_folder(root, tmp_path):
         assert (root / words[words.index("--config_file") + 1]).is_file()
 
 
-GOOD = {"Task/dataset.json": b"{}", "Task/imagesTr/a.nii.gz": b"voxels" * 1000}
-
-
-def pack(path, files, *members):
-    """Write a tar of files (bytes by name) and further members."""
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-        for member in members:
-            tar.addfile(member)
-    return path
-
-
 def special(name, kind, target=""):
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, target
@@ -245,10 +235,10 @@ def test_what_macos_adds_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside.txt", "Task/../../outside.txt", "/outside.txt", "Task/a/../../../b"]
+    "name", ["../outside.txt", "Task/../../outside.txt", "TMP/outside.txt", "Task/a/../../../b"]
 )
 def test_a_member_outside_the_folder_is_refused_before_anything_is_written(tmp_path, name):
-    folder = tmp_path / "data"
+    folder, name = tmp_path / "data", name.replace("TMP", str(tmp_path))
     folder.mkdir()
     archive = pack(tmp_path / "Task.tar", GOOD | {name: b"x"})
     with pytest.raises(ValueError, match="Unsafe path") as error:
@@ -256,14 +246,6 @@ def test_a_member_outside_the_folder_is_refused_before_anything_is_written(tmp_p
     assert repr(name) in str(error.value)
     assert str(archive) in str(error.value)
     assert everything_below(tmp_path) == ["Task.tar", "data"]
-
-
-def test_an_absolute_path_writes_nothing_there(tmp_path):
-    victim = tmp_path / "victim"
-    archive = pack(tmp_path / "Task.tar", GOOD | {str(victim): b"x"})
-    with pytest.raises(ValueError, match="victim"):
-        extract_folder(archive, tmp_path / "Task")
-    assert everything_below(tmp_path) == ["Task.tar"]
 
 
 @pytest.mark.parametrize(
@@ -287,12 +269,9 @@ def test_links_and_devices_are_refused_by_name(tmp_path, kind, target, detected)
 def test_a_file_is_not_written_through_a_link_of_the_archive(tmp_path):
     (tmp_path / "outside").mkdir()
     link = special("Task/imagesTs", tarfile.SYMTYPE, str(tmp_path / "outside"))
-    archive = tmp_path / "Task.tar"
-    pack(archive, GOOD, link)
+    archive = pack(tmp_path / "Task.tar", GOOD, link)
     with tarfile.open(archive, "a") as tar:
-        member = tarfile.TarInfo("Task/imagesTs/b.nii.gz")
-        member.size = 1
-        tar.addfile(member, io.BytesIO(b"x"))
+        tar.addfile(tarfile.TarInfo("Task/imagesTs/b.nii.gz"))
     with pytest.raises(ValueError, match="Task/imagesTs"):
         extract_folder(archive, tmp_path / "Task")
     assert everything_below(tmp_path) == ["Task.tar", "outside"]
@@ -349,6 +328,6 @@ def test_the_right_checksum_passes_and_a_wrong_one_removes_the_file(tmp_path):
     check_md5(file, "900150983cd24fb0d6963f7d28e17f72", "here")  # RFC 1321, A.5
     assert file.exists()
     file.write_bytes(b"abd")
-    with pytest.raises(ValueError, match="here: expected a file with MD5 900150983cd24fb0.*3 byte"):
+    with pytest.raises(ValueError, match=r"here: expected a file with MD5 9001.*3 bytes"):
         check_md5(file, "900150983cd24fb0d6963f7d28e17f72", "here")
     assert not file.exists()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 from monai.transforms import LoadImaged
@@ -14,8 +12,7 @@ from monai.transforms import LoadImaged
 from lora_ext.data.cases import inference_cases
 
 VOLUME = np.random.default_rng(0).integers(0, 999, (7, 6, 5)).astype(np.int16)
-
-
+PAIR = np.stack([VOLUME, VOLUME], axis=3)
 TWO = ["FLAIR", "t1gd"]
 
 
@@ -58,7 +55,7 @@ def test_one_file_per_channel_may_have_any_ending(put):
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr", "a.mha", "a.mhd", "a.nii"])
 def test_one_file_may_hold_all_channels(put, name):
-    folder = put(name, volume=np.stack([VOLUME, VOLUME], axis=3))
+    folder = put(name, volume=PAIR)
     assert found(folder) == {"a": [name]}
 
 
@@ -138,10 +135,8 @@ def test_a_study_of_mixed_series_is_refused(put):
 
 def test_two_images_for_one_channel_are_refused(put):
     folder = put("a/FLAIR", "a/t1gd", "a_t1gd")
-    refused(
-        folder,
-        r"a_t1gd: expected one image for the channel t1gd of case a, got a second next to .*a/t1gd$",
-    )
+    words = "a_t1gd: expected one image for the channel t1gd of case a, got a second next to"
+    refused(folder, f"{words} {folder}/a/t1gd$")
 
 
 def test_a_folder_without_any_image_lists_what_is_allowed(tmp_path):
@@ -183,118 +178,75 @@ def test_channels_on_different_grids_name_both_with_their_grids(put):
     refused(folder, words)
 
 
-def save(path, channels=0, value=1):
-    shape = (4, 5, 6, channels) if channels else (4, 5, 6)
-    voxels = np.full(shape, value, np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0])), path)
+def test_files_of_all_channels_lie_in_the_folder_itself_and_are_not_hidden(put):
+    folder = put("b_1.nii.gz", "a.nii", "deeper/c.nii.gz", volume=PAIR)
+    (folder / "._b_1.nii.gz").write_bytes(b"macOS")
+    (folder / "notes.txt").touch()
+    assert found(folder) == {"a": ["a.nii"], "b_1": ["b_1.nii.gz"]}
+    words = r"a\.nii: expected 3 channels \(FLAIR, t1gd, T2w\), got 2"
+    refused(folder, words, ["FLAIR", "t1gd", "T2w"])
 
 
-def names(items):
-    return [item["case"] for item in items]
-
-
-def test_a_folder_of_4d_files_is_one_case_per_file(tmp_path):
-    save(tmp_path / "b_1.nii.gz", channels=2)
-    save(tmp_path / "a.nii", channels=2)
-    save(tmp_path / "deeper" / "c.nii.gz", channels=2)
-    (tmp_path / "._b_1.nii.gz").write_bytes(b"macOS")
-    (tmp_path / "notes.txt").touch()
-    assert inference_cases(tmp_path, ["FLAIR", "t1gd"]) == [
-        {"case": "a", "image": str(tmp_path / "a.nii"), "channels": [0, 1]},
-        {"case": "b_1", "image": str(tmp_path / "b_1.nii.gz"), "channels": [0, 1]},
-    ]
-    with pytest.raises(
-        ValueError, match=r"a\.nii: expected 3 channels \(FLAIR, t1gd, T2w\), got 2"
-    ):
-        inference_cases(tmp_path, ["FLAIR", "t1gd", "T2w"])
-
-
-def test_one_file_per_channel_is_put_in_the_order_of_the_modalities(tmp_path):
-    for name in ("pat_01_T1GD", "pat_01_flair", "pat_02_t1gd", "pat_02_FLAIR"):
-        save(tmp_path / f"{name}.nii.gz")
-    items = inference_cases(tmp_path, ["FLAIR", "t1gd"])
-    assert names(items) == ["pat_01", "pat_02"]
-    assert items[0] == {
-        "case": "pat_01",
-        "image": [str(tmp_path / f"pat_01_{name}.nii.gz") for name in ("flair", "T1GD")],
-        "channels": [0, 1],
+def test_one_file_per_channel_is_put_in_the_order_of_the_modalities(put):
+    folder = put("p_01_T1GD.nii.gz", "p_01_flair.nii.gz", "p_02_t1gd.nii.gz", "p_02_FLAIR.nii.gz")
+    assert found(folder) == {
+        "p_01": ["p_01_flair.nii.gz", "p_01_T1GD.nii.gz"],
+        "p_02": ["p_02_FLAIR.nii.gz", "p_02_t1gd.nii.gz"],
     }
 
 
-def test_the_longest_modality_that_fits_names_the_channel(tmp_path):
-    for name in ("a_T1", "a_ce_T1", "b_T1", "b_ce_T1"):
-        save(tmp_path / f"{name}.nii.gz")
-    items = inference_cases(tmp_path, ["T1", "ce_T1"])
-    assert names(items) == ["a", "b"]
-    assert [Path(path).name for path in items[0]["image"]] == ["a_T1.nii.gz", "a_ce_T1.nii.gz"]
+def test_the_longest_modality_that_fits_names_the_channel(put):
+    folder = put("a_T1.nii", "a_ce_T1.nii", "b_T1.nii", "b_ce_T1.nii")
+    assert found(folder, ["T1", "ce_T1"]) == {
+        "a": ["a_T1.nii", "a_ce_T1.nii"],
+        "b": ["b_T1.nii", "b_ce_T1.nii"],
+    }
 
 
-def test_a_missing_channel_names_the_case_the_modality_and_the_expected_file(tmp_path):
-    for name in ("a_FLAIR", "a_t1gd", "b_FLAIR"):
-        save(tmp_path / f"{name}.nii.gz")
-    words = r"found no t1gd file of case b; expected b_t1gd\.nii\.gz"
-    with pytest.raises(ValueError, match=words):
-        inference_cases(tmp_path, ["FLAIR", "t1gd"])
-
-
-def test_other_sequences_and_segmentations_of_known_cases_are_ignored_and_logged(tmp_path, caplog):
-    for name in ("a_FLAIR", "a_t1gd", "a_T2w", "a_seg"):
-        save(tmp_path / f"{name}.nii.gz")
+def test_other_sequences_and_segmentations_of_known_cases_are_ignored_and_logged(put, caplog):
+    folder = put("a_FLAIR.nii", "a_t1gd.nii", "a_T2w.nii", "a_seg.nii")
     with caplog.at_level(logging.INFO):
-        assert names(inference_cases(tmp_path, ["FLAIR", "t1gd"])) == ["a"]
-    assert all(f"{name}.nii.gz: ignored" in caplog.text for name in ("a_T2w", "a_seg"))
+        assert list(found(folder)) == ["a"]
+    assert all(f"{name}.nii: ignored" in caplog.text for name in ("a_T2w", "a_seg"))
 
 
 @pytest.mark.parametrize("name", ["other", "ab_T2w", "_FLAIR", "FLAIR"])
-def test_any_other_single_channel_file_is_refused_by_name(tmp_path, name):
-    for known in ("a_FLAIR", "a_t1gd", name):
-        save(tmp_path / f"{known}.nii.gz")
-    with pytest.raises(ValueError, match=rf"/{name}\.nii\.gz: .*got a single channel"):
-        inference_cases(tmp_path, ["FLAIR", "t1gd"])
+def test_any_other_single_channel_file_is_refused_by_name(put, name):
+    folder = put("a_FLAIR.nii", "a_t1gd.nii", f"{name}.nii")
+    refused(folder, rf"/{name}\.nii: expected 2 channels, or <case>_<modality>\.nii .*got a single")
 
 
 @pytest.mark.parametrize(
-    ("files", "modalities"),
+    ("whole", "single", "modalities"),
     [
-        ({"a_FLAIR.nii.gz": 0, "a_flair.nii": 0, "a_t1gd.nii": 0}, ["FLAIR", "t1gd"]),
-        ({"a.nii.gz": 2, "a.nii": 2}, ["FLAIR", "t1gd"]),
-        ({"a.nii.gz": 2, "a_FLAIR.nii": 0, "a_t1gd.nii": 0}, ["FLAIR", "t1gd"]),
-        ({"a.nii.gz": 0, "a_T2.nii.gz": 0}, ["T2"]),
+        ([], ["a_FLAIR.nii.gz", "a_flair.nii", "a_t1gd.nii"], TWO),
+        (["a.nii.gz", "a.nii"], [], TWO),
+        (["a.nii.gz"], ["a_FLAIR.nii", "a_t1gd.nii"], TWO),
+        ([], ["a.nii.gz", "a_T2.nii.gz"], ["T2"]),
     ],
 )
-def test_two_files_for_one_channel_of_a_case_are_refused(tmp_path, files, modalities):
-    for name, channels in files.items():
-        save(tmp_path / name, channels=channels)
-    with pytest.raises(ValueError, match="expected one image .*of case .*got a second"):
-        inference_cases(tmp_path, modalities)
+def test_two_files_for_one_channel_of_a_case_are_refused(put, whole, single, modalities):
+    put(*whole, volume=PAIR)
+    refused(put(*single), "expected one image .*of case a, got a second next to", modalities)
 
 
-def test_with_one_modality_a_3d_file_is_a_case_of_its_own(tmp_path):
-    for name in ("p_1", "p_1_2", "q_T2", "q_seg"):
-        save(tmp_path / f"{name}.nii.gz")
-    items = inference_cases(tmp_path, ["T2"])
-    assert names(items) == ["p_1", "p_1_2", "q"]
-    assert items[2]["image"] == str(tmp_path / "q_T2.nii.gz")
-    assert LoadImaged("image", ensure_channel_first=True)(items[0])["image"].shape == (1, 4, 5, 6)
+def test_with_one_modality_a_3d_file_is_a_case_of_its_own(put):
+    folder = put("p_1.nii", "p_1_2.nii", "q_T2.nii", "q_seg.nii")
+    expected = {"p_1": ["p_1.nii"], "p_1_2": ["p_1_2.nii"], "q": ["q_T2.nii"]}
+    assert found(folder, ["T2"]) == expected
+    items = inference_cases(folder, ["T2"])
+    assert LoadImaged("image", ensure_channel_first=True)(items[0])["image"].shape == (1, 7, 6, 5)
 
 
 def test_an_empty_folder_a_missing_one_and_a_damaged_image_are_refused(tmp_path):
     (tmp_path / "._a.nii.gz").touch()
-    with pytest.raises(ValueError, match="found no image"):
-        inference_cases(tmp_path, ["FLAIR"])
+    refused(tmp_path, "found no image")
     (tmp_path / "a.nii.gz").touch()
-    with pytest.raises(ValueError, match=r"a\.nii\.gz: .*got a damaged"):
-        inference_cases(tmp_path, ["FLAIR"])
-    with pytest.raises(ValueError, match="found no such folder"):
-        inference_cases(tmp_path / "nowhere", ["FLAIR"])
+    refused(tmp_path, r"a\.nii\.gz: .*got a damaged")
+    refused(tmp_path / "nowhere", "found no such folder")
 
 
 @pytest.mark.parametrize("modalities", [[], "FLAIR", ["FLAIR", "flair"]])
-def test_modalities_must_be_different_names(tmp_path, modalities):
-    save(tmp_path / "a.nii.gz")
-    with pytest.raises(
-        ValueError,
-        match=re.escape(f"expected a list of names, each of them once, got {modalities!r}"),
-    ):
-        inference_cases(tmp_path, modalities)
+def test_modalities_must_be_different_names(put, modalities):
+    words = re.escape(f"expected a list of names, each of them once, got {modalities!r}")
+    refused(put("a.nii.gz"), words, modalities)

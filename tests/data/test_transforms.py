@@ -20,12 +20,14 @@ from monai.transforms import (
     Spacingd,
 )
 
-from lora_ext.data import NormalizeVolumed, is_foreground
-from lora_ext.data.transforms import SelectChannelsd
+from lora_ext.data.transforms import (
+    NameAfterCased,
+    NormalizeVolumed,
+    SelectChannelsd,
+    is_foreground,
+)
 
 AFFINE = np.array([[-1.0, 0, 0, 10], [0, -1, 0, 20], [0, 0, 3, -5], [0, 0, 0, 1]])
-
-
 SHAPE = (10, 9, 6)
 
 
@@ -38,7 +40,7 @@ def path(tmp_path):
 
 def chain(*more, num_channels=None):
     load = LoadImaged("image", ensure_channel_first=True)
-    return Compose([load, SelectChannelsd("image", num_channels), *more])
+    return Compose([load, SelectChannelsd("image", num_channels), NameAfterCased("image"), *more])
 
 
 def resampling(num_channels=None):
@@ -86,15 +88,40 @@ def test_the_callers_image_and_item_are_not_changed(path):
     loaded = LoadImaged("image", ensure_channel_first=True)({"image": path})
     for channels in ({}, {"channels": [1]}):
         item = {"case": "B_1", "image": loaded["image"], **channels}
-        SelectChannelsd("image")(item)
+        NameAfterCased("image")(SelectChannelsd("image")(item))
+        NameAfterCased("image")(item)
         assert item["image"].shape[0] == 4
         assert item["image"].meta["filename_or_obj"] == path
         assert "channels" in item or not channels
 
 
+def test_selecting_does_not_name_and_naming_does_not_select(path):
+    loaded = LoadImaged("image", ensure_channel_first=True)({"image": path})
+    item = {"case": "B_1", **loaded, "channels": [2, 0]}
+    selected = SelectChannelsd("image")(item)["image"]
+    assert selected.meta["filename_or_obj"] == path
+    named = NameAfterCased("image")(item)
+    assert named["image"].meta["filename_or_obj"] == "B_1.nii.gz"
+    assert torch.equal(named["image"], loaded["image"])
+    assert named["channels"] == [2, 0]
+
+
+def test_an_image_is_named_after_its_case_or_else_its_path_without_ending(path):
+    image = LoadImaged("image", ensure_channel_first=True)({"image": path})["image"]
+    item = {"image": image, "image_path": "/a/B_2.nrrd"}
+    named = [NameAfterCased("image")(i)["image"] for i in (item, {**item, "case": "B_1"})]
+    assert [n.meta["filename_or_obj"] for n in named] == ["B_2", "B_1.nii.gz"]
+
+
+def test_plain_tensors_without_meta_data_are_left_as_they_are():
+    image = torch.zeros(1, 2, 2, 2)
+    assert NameAfterCased("image")({"case": "a", "image": image})["image"] is image
+
+
 def test_applied_operations_before_the_selection_are_kept(path):
     image = MetaTensor(torch.zeros(4, 2, 2, 2), applied_operations=[{"class": "Flip"}])
-    result = SelectChannelsd("image")({"image": image, "channels": [0]})["image"]
+    item = SelectChannelsd("image")({"case": "a", "image": image, "channels": [0]})
+    result = NameAfterCased("image")(item)["image"]
     assert result.applied_operations == [{"class": "Flip"}]
 
 
@@ -161,8 +188,11 @@ def test_it_works_in_a_cached_batched_data_set(path):
 def test_it_is_picklable_and_may_miss_keys():
     select = pickle.loads(pickle.dumps(SelectChannelsd("image", 2, allow_missing_keys=True)))
     assert select({"case": "a", "channels": [0]}) == {"case": "a"}
-    with pytest.raises(KeyError):
-        SelectChannelsd("image")({"case": "a"})
+    name = pickle.loads(pickle.dumps(NameAfterCased("image", allow_missing_keys=True)))
+    assert name({"case": "a"}) == {"case": "a"}
+    for transform in (SelectChannelsd("image"), NameAfterCased("image")):
+        with pytest.raises(KeyError):
+            transform({"case": "a"})
 
 
 def crop(image):

@@ -84,7 +84,7 @@ def test_what_itk_says_is_cut_down_to_its_reason():
         "/work/ITK/itkMetaImageIO.cxx:490:\nITK ERROR: MetaImageIO(0x5612d02f6ba0): File cannot be"
         " read: a.mha for reading.\nReason: No such file or directory"
     )
+    reason = "File cannot be read: a.mha for reading."
     assert str(damaged("x/a.mha", said)) == (
-        "x/a.mha: expected a whole file, got a damaged or truncated one (File cannot be read: a.mha "
-        "for reading.)"
+        f"x/a.mha: expected a whole file, got a damaged or truncated one ({reason})"
     )

@@ -1,4 +1,4 @@
-"""The brain phantom: no channel shows all regions, all channels do; the tumour keeps its promises."""
+"""The brain phantom: no channel shows all regions, all together do; its tumour is as promised."""
 
 from __future__ import annotations
 
@@ -20,11 +20,7 @@ from lora_ext.phantoms.brats import (
 )
 
 SIZE = (64, 64, 32)
-
-
 HEALTHY, EDEMA, NON_ENHANCING, ENHANCING = range(4)
-
-
 ALIKE = {
     "FLAIR": [(EDEMA, NON_ENHANCING), (EDEMA, ENHANCING), (NON_ENHANCING, ENHANCING)],
     "T1w": [(EDEMA, NON_ENHANCING), (EDEMA, ENHANCING), (NON_ENHANCING, ENHANCING)],

@@ -71,11 +71,7 @@ def test_the_same_phantom_is_done_only_while_its_files_are_there(tmp_path):
 
 
 SIZE = (32, 32, 16)
-
-
 CHANNELS = {"brats": ["FLAIR", "T1w", "t1gd", "T2w"], "prostatex": ["T2", "ADC"]}
-
-
 SPACING = {"brats": (1.0, 1.0, 1.0), "prostatex": (0.6, 0.6, 1.5)}
 
 
@@ -361,8 +357,3 @@ def test_two_runs_may_want_the_same_missing_phantoms_at_once(tmp_path):
     assert contents(tmp_path / "at_once") == contents(alone)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"alone", "at_once", "ready0", "ready1"}
-
-
-def contents(folder):
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder): path.read_bytes() for path in files}
