@@ -41,7 +41,7 @@ def check_regions(regions: Regions, labels: Collection[int]) -> None:
 
 
 def own_labels(regions: Regions) -> dict[str, int]:
-    """Find the one label of each region that is in no region nested inside it.
+    """Return the one label of each region that is in no region nested inside it.
 
     Args:
         regions: labels of each region.
@@ -63,8 +63,7 @@ def own_labels(regions: Regions) -> dict[str, int]:
                     f"regions {name} {sorted(values)} and {other} {sorted(theirs)}: expected "
                     "nested or disjoint regions, got a partial overlap"
                 )
-        inner = [v for other, v in sets.items() if other != name and v <= values]
-        rest = values.difference(*inner)
+        rest = values.difference(*(v for n, v in sets.items() if n != name and v <= values))
         if len(rest) != 1:
             raise ValueError(
                 f"region {name} {sorted(values)}: expected one label that is in no region inside "
@@ -135,25 +134,6 @@ def regions_to_labels(
     return convert_to_dst_type(label[None], probabilities, dtype=torch.uint8)[0]
 
 
-def _decode(
-    names: list[str], regions: Regions, own: dict[str, int], strength: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the named regions' label map and its winner's strength, -inf where none is on."""
-    template = next(iter(strength.values()))
-    label = torch.zeros_like(template, dtype=torch.uint8)
-    best = torch.full_like(template, -torch.inf)
-    for name in names:
-        if any(set(regions[name]) < set(regions[other]) for other in names):
-            continue  # inside another of these regions, which decodes it
-        inside = [other for other in names if set(regions[other]) < set(regions[name])]
-        inner, inner_best = _decode(inside, regions, own, strength)
-        value = torch.where((inner == 0) & (strength[name] > -torch.inf), own[name], inner)
-        highest = torch.maximum(strength[name], inner_best)
-        wins = highest > best
-        label, best = torch.where(wins, value, label), torch.where(wins, highest, best)
-    return label, best
-
-
 class LabelsToRegionsd(MapTransform):
     """Turn label maps (1, H, W, D) into 0/1 region maps (R, H, W, D), `labels_to_regions`.
 
@@ -212,3 +192,22 @@ class RegionsToLabelsd(MapTransform):
         for key in self.key_iterator(item):
             item[key] = regions_to_labels(item[key], self.regions, self.threshold)
         return item
+
+
+def _decode(
+    names: list[str], regions: Regions, own: dict[str, int], strength: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the named regions' label map and its winner's strength, -inf where none is on."""
+    template = next(iter(strength.values()))
+    label = torch.zeros_like(template, dtype=torch.uint8)
+    best = torch.full_like(template, -torch.inf)
+    for name in names:
+        if any(set(regions[name]) < set(regions[other]) for other in names):
+            continue  # inside another of these regions, which decodes it
+        inside = [other for other in names if set(regions[other]) < set(regions[name])]
+        inner, inner_best = _decode(inside, regions, own, strength)
+        value = torch.where((inner == 0) & (strength[name] > -torch.inf), own[name], inner)
+        highest = torch.maximum(strength[name], inner_best)
+        wins = highest > best
+        label, best = torch.where(wins, value, label), torch.where(wins, highest, best)
+    return label, best

@@ -75,8 +75,7 @@ class MSDTask:
                 )
             if asked.count(name) > 1:
                 raise ValueError(
-                    f"modalities: expected each of {available} at most once, "
-                    f"got {modality!r} twice in {list(modalities)}"
+                    f"modalities: expected each of {available} once, got {modality!r} twice"
                 )
         return [index[name] for name in asked]
 

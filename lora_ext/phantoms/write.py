@@ -6,7 +6,6 @@ import gzip
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,14 +73,13 @@ def write_phantoms(
     if is_done(folder, request):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    place = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")
-    try:
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
+    ) as place:
         unfinished = Path(place) / folder.name
         unfinished.mkdir()
         _write_task(unfinished, ANATOMIES[task], request)
         _take_place(unfinished, folder, request)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     return folder
 
 
@@ -162,8 +160,7 @@ def is_done(folder: Path, request: dict[str, Any]) -> bool:
         request: the arguments of the phantom, as stored under "phantom" in dataset.json.
 
     Returns:
-        True when the folder holds this very phantom, False when the place is free (no such folder,
-        or an empty one).
+        True when the folder holds this very phantom, False when it is absent or empty.
 
     Raises:
         ValueError: the place is a file, or a folder that holds anything else.
