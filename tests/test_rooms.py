@@ -24,7 +24,7 @@ FILES = {
 def imported(path: Path) -> set[str]:
     """Every module of the package that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lora_ext"):
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
@@ -62,21 +62,21 @@ def test_there_are_no_circles():
 
 
 def test_contributing_lists_the_same_order():
-    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (listed,) = re.findall(r"in this order: (.*?)\.", text)
     assert tuple(re.findall(r"`(\w+)`", listed)) == STAIRS
 
 
 @pytest.mark.parametrize("module", FILES)
 def test_no_file_is_longer_than_400_lines(module):
-    assert len(FILES[module].read_text().splitlines()) <= 400
+    assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= 400
 
 
 def test_nine_of_ten_functions_are_shorter_than_30_lines():
     sizes = [
         node.end_lineno - node.body[0].lineno + 1
         for path in FILES.values()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     ]
     assert len(sizes) > 300

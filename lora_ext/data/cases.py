@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lora_ext.data.checks import check_cases
 from lora_ext.data.folders import folder_items
 from lora_ext.data.folds import draw_training_cases, split_fold
 from lora_ext.data.regions import check_regions
-from lora_ext.data.task import CasePaths, read_task
-
-Item = dict[str, Any]
+from lora_ext.data.task import Item, case_item, read_task
 
 
 def fold_cases(
@@ -27,7 +24,7 @@ def fold_cases(
     training_cases: int | None = None,
     record: str | os.PathLike[str] | None = None,
 ) -> dict[str, list[Item]]:
-    """Lists the training and the validation cases of one fold of a Decathlon task.
+    """List the training and the validation cases of one fold of a Decathlon task.
 
     Only the task's labelled cases take part; its test cases never do. Every file of the items is
     checked before they are returned, see `check_cases`.
@@ -52,12 +49,15 @@ def fold_cases(
     task = read_task(dataset_dir, on_disk=("training",))
     channels = task.channel_indices(modalities)
     check_regions(regions, task.labels)
-    items = {case.name: _item(case, channels) for case in task.training}
-    names, validation = split_fold(items, fold, num_folds, split_seed)
+    cases = {case.name: case for case in task.training}
+    names, validation = split_fold(cases, fold, num_folds, split_seed)
     training = draw_training_cases(names, training_cases, split_seed)
-    kept = [items[name] for name in (*training, *validation)]
-    check_cases(kept, channel_names=task.channels, label_values=task.labels, record=record)
-    return {"training": kept[: len(training)], "validation": kept[len(training) :]}
+    items = [
+        case_item(name, cases[name].image, channels, cases[name].label)
+        for name in (*training, *validation)
+    ]
+    check_cases(items, channel_names=task.channels, label_values=task.labels, record=record)
+    return {"training": items[: len(training)], "validation": items[len(training) :]}
 
 
 def inference_cases(
@@ -66,10 +66,10 @@ def inference_cases(
     *,
     record: str | os.PathLike[str] | None = None,
 ) -> list[Item]:
-    """Lists the images to segment, of a Decathlon task or of any folder of images.
+    """List the images to segment, of a Decathlon task or of any folder of images.
 
-    A task folder gives its test images, or its training images when it lists no test image. What
-    another folder may hold tells `folder_items`. Every file is checked before the items are
+    A task folder gives its test images, or its training images when it lists no test image. For
+    what another folder may hold see `folder_items`. Every file is checked before the items are
     returned, see `check_cases`.
 
     Args:
@@ -86,25 +86,14 @@ def inference_cases(
     root = Path(dataset_dir).expanduser().absolute()
     if (root / "dataset.json").is_file() or not root.is_dir():
         task = read_task(root, on_disk=())  # the files of the list that is used are checked below
-        channels = task.channel_indices(modalities)
-        cases = [CasePaths(case.name, case.image) for case in task.test or task.training]
-        items, names = [_item(case, channels) for case in cases], task.channels
+        channels, names = task.channel_indices(modalities), task.channels
+        items = [case_item(c.name, c.image, channels) for c in task.test or task.training]
     else:
-        names = _distinct(modalities)
+        names = () if isinstance(modalities, str) else tuple(str(name) for name in modalities)
+        if not names or len({name.lower() for name in names}) < len(names):
+            raise ValueError(
+                f"modalities: expected a list of names, each of them once, got {modalities!r}"
+            )
         items = folder_items(root, names)
     check_cases(items, channel_names=names, record=record)
     return sorted(items, key=lambda item: item["case"])
-
-
-def _item(case: CasePaths, channels: list[int]) -> Item:
-    label = {} if case.label is None else {"label": str(case.label)}
-    return {"case": case.name, "image": str(case.image), **label, "channels": list(channels)}
-
-
-def _distinct(modalities: Sequence[str]) -> tuple[str, ...]:
-    names = () if isinstance(modalities, str) else tuple(str(name) for name in modalities)
-    if not names or len({name.lower() for name in names}) < len(names):
-        raise ValueError(
-            f"modalities: found {modalities!r}; allowed is a list of names, each of them once"
-        )
-    return names

@@ -1,16 +1,11 @@
-"""Archives that come from elsewhere: their checksum, the room they need, safe extraction.
+"""Medical Segmentation Decathlon tasks from the network: resumed, checked, whole or not at all.
 
-One large file over HTTP: resumed after a broken connection, checked, whole or not at all.
-
-What has come lies in ``<archive>.part``, and the version of the server's file that it belongs to
-in ``<archive>.part.version``, so that two versions are never glued together.
-
-Medical Segmentation Decathlon tasks from the network: resumed, checked, extracted.
+What has come of an archive lies in ``<archive>.part``, and the version of the server's file that it
+belongs to in ``<archive>.part.version``, so that two versions are never glued together.
 """
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 import re
@@ -26,138 +21,88 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from monai.apps.datasets import DecathlonDataset
+from monai.apps.utils import check_hash, safe_extract_member
 from tqdm import tqdm
 
 from lora_ext.data.task import read_task
 from lora_ext.files import whole_file
 
-CHUNK = 1 << 16  # bytes read at a time
-HIDDEN = ("._", "__MACOSX")  # what macOS adds to an archive
-BAR: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "mininterval": 0.5}
-
-
-def check_md5(archive: Path, expected: str, source: str) -> None:
-    """Compare a file's checksum with the published one; a file that differs is removed.
-
-    Args:
-        archive: the file.
-        expected: MD5 as 32 hexadecimal digits.
-        source: where the file came from, for the message.
-
-    Raises:
-        ValueError: the checksum differs.
-    """
-    digest = hashlib.md5(usedforsecurity=False)
-    size = archive.stat().st_size
-    with (
-        archive.open("rb") as file,
-        tqdm(total=size, desc=f"checking {archive.name}", **BAR) as bar,
-    ):
-        while block := file.read(CHUNK):
-            digest.update(block)
-            bar.update(len(block))
-    if digest.hexdigest() != expected:
-        archive.unlink()
-        raise ValueError(
-            f"{source}: found a file of {size} bytes with MD5 {digest.hexdigest()}; allowed is "
-            f"MD5 {expected}; the file is removed, so that the next download starts clean"
-        )
-
-
-def check_space(folder: Path, needed: int, purpose: str) -> None:
-    """Check that a disk has room.
-
-    Args:
-        folder: a folder on the disk.
-        needed: bytes that will be written.
-        purpose: what they are, for the message.
-
-    Raises:
-        ValueError: fewer bytes are free.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ValueError(
-            f"{folder}: found {_readable(free)} of free disk space; {purpose} needs "
-            f"{_readable(needed)}"
-        )
-
-
-def extract_folder(
-    archive: Path, folder: Path, *, check: Callable[[Path], object] = lambda _: None
-) -> None:
-    """Extract the one folder of a tar archive, whole or not at all.
-
-    Every member's name and kind is checked before the first byte is written; only files and
-    folders are let through, since a link is what tricks extraction filters. Files that macOS adds
-    are left out. The members go into a hidden folder beside `folder`, which is then renamed.
-
-    Args:
-        archive: a tar archive that holds a folder of `folder`'s name.
-        folder: the folder to make; it must be absent or empty.
-        check: is called with the extracted folder before the renaming; may raise.
-
-    Raises:
-        ValueError: the archive is no tar file, is cut off, has a member that would leave `folder`'s
-            parent, a link or a device, or lacks the folder; or the disk is too small.
-    """
-    draft = folder.with_name(f".{folder.name}.extracting")
-    shutil.rmtree(draft, ignore_errors=True)  # left by a killed run
-    draft.mkdir(parents=True)
-    try:
-        with tarfile.open(archive) as tar:
-            members = _safe_members(tar, archive)
-            size = sum(member.size for member in members)
-            check_space(draft.parent, size, f"extracting {archive.name}")
-            _write(tar, members, draft, tqdm(total=size, desc=f"extracting {archive.name}", **BAR))
-        if not (draft / folder.name).is_dir():
-            raise ValueError(f"{archive}: found no folder {folder.name}; the archive must hold it")
-        check(draft / folder.name)
-        (draft / folder.name).replace(folder)
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{archive}: found no sound tar archive ({error})") from error
-    finally:
-        shutil.rmtree(draft)
-
-
-def _write(tar: tarfile.TarFile, members: list[tarfile.TarInfo], draft: Path, bar: tqdm) -> None:
-    # Python's own filter as a second lock; patch releases before June 2023 lack it.
-    tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
-    with bar:
-        for member in members:
-            tar.extract(member, draft)
-            bar.update(member.size)
-
-
-def _safe_members(tar: tarfile.TarFile, archive: Path) -> list[tarfile.TarInfo]:
-    members = tar.getmembers()
-    for member in members:
-        path = PurePosixPath(member.name)
-        if path.is_absolute() or ".." in path.parts:
-            found, allowed = "a path that leaves the folder", "paths inside it"
-        elif not (member.isfile() or member.isdir()):
-            target = f" to {member.linkname}" if member.issym() or member.islnk() else ""
-            found, allowed = f"a link or device{target}", "files and folders"
-        else:
-            continue
-        raise ValueError(f"{archive}: found the member {member.name!r}, {found}; allowed {allowed}")
-    return [
-        member
-        for member in members
-        if not any(part.startswith(HIDDEN) for part in PurePosixPath(member.name).parts)
-    ]
-
-
-def _readable(size: int) -> str:
-    return tqdm.format_sizeof(size, "B", 1024)
-
-
 logger = logging.getLogger(__name__)
 
+TASKS = {"brats": "Task01_BrainTumour", "prostatex": "Task05_Prostate"}
 TIMEOUT = 30.0  # seconds without a byte
 WAITS = (1.0, 2.0, 5.0, 10.0, 20.0)  # seconds before each new try
 TRY_AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP states that pass
 DROPPED = (URLError, ConnectionError, TimeoutError, http.client.HTTPException, ssl.SSLError)
+CHUNK = 1 << 16  # bytes read at a time
+HIDDEN = ("._", "__MACOSX")  # what macOS adds to an archive
+
+
+def download_task(
+    task: str,
+    data_dir: str | Path,
+    *,
+    url: str | None = None,
+    keep_archive: bool = False,
+    waits: Sequence[float] = WAITS,
+) -> Path:
+    """Download and extract a task of the Medical Segmentation Decathlon (Antonelli et al. 2022).
+
+    Addresses and checksums are those of `monai.apps.DecathlonDataset`. A task that is there and
+    complete is left as it is, without a request. A broken download continues where it stopped; an
+    archive that lies in `data_dir` already is checked and used.
+
+    Args:
+        task: brats (Task01_BrainTumour) or prostatex (Task05_Prostate).
+        data_dir: folder to write the task's folder to; about twice the archive's size is needed.
+        url: address of the archive in place of MONAI's; the checksum is MONAI's all the same.
+        keep_archive: keep the archive after the extraction.
+        waits: seconds to wait before each new try after a dropped connection.
+
+    Returns:
+        The task's folder, absolute.
+
+    Raises:
+        ValueError: an unknown task or address, a checksum that differs, an unsafe archive, a disk
+            too small, or a folder of the task's name that is no complete task.
+        ConnectionError: the connection dropped more often than `waits` allows.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
+    folder = Path(data_dir).expanduser().absolute() / TASKS[task]
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        return _complete(folder)
+    address = DecathlonDataset.resource[folder.name] if url is None else url
+    if not re.fullmatch(r"https?://[^\s/]\S*", str(address)):
+        raise ValueError(f"url: expected an http:// or https:// address, got {address!r}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    archive, md5 = folder.with_name(f"{folder.name}.tar"), DecathlonDataset.md5[folder.name]
+    if archive.is_file():
+        check_md5(archive, md5, str(archive))
+    else:
+        fetch(address, archive, md5, waits=waits)
+    extract_folder(archive, folder, check=read_task)
+    if not keep_archive:
+        archive.unlink()
+    return folder
+
+
+def next_command(task: str, folder: Path) -> str:
+    """Return the command that trains on a downloaded task, from the repository root.
+
+    Args:
+        task: brats or prostatex.
+        folder: the task's folder.
+
+    Returns:
+        A shell command line.
+    """
+    config = f"bundles/{task}_lora32/configs/train.json"
+    return (
+        f"python -m monai.bundle run training --config_file {config} "
+        f"--dataset_dir {shlex.quote(str(folder))}"
+    )
 
 
 def fetch(url: str, archive: Path, md5: str, *, waits: Sequence[float] = WAITS) -> None:
@@ -194,8 +139,111 @@ def fetch(url: str, archive: Path, md5: str, *, waits: Sequence[float] = WAITS) 
     part.replace(archive)
 
 
+def check_md5(archive: Path, expected: str, source: str) -> None:
+    """Compare a file's checksum with the published one; a file that differs is removed.
+
+    Args:
+        archive: the file.
+        expected: MD5 as 32 hexadecimal digits.
+        source: where the file came from, for the message.
+
+    Raises:
+        ValueError: the checksum differs.
+    """
+    if not check_hash(archive, expected, "md5"):
+        size = archive.stat().st_size
+        archive.unlink()
+        raise ValueError(
+            f"{source}: expected a file with MD5 {expected}, got another one of {size} bytes; it "
+            "is removed, so that the next download starts clean"
+        )
+
+
+def extract_folder(
+    archive: Path, folder: Path, *, check: Callable[[Path], object] = lambda _: None
+) -> None:
+    """Extract the one folder of a tar archive, whole or not at all.
+
+    Every member's name and kind is checked before the first byte is written; only files and
+    folders are let through, since a link is what tricks extraction filters. Files that macOS adds
+    are left out. The members go into a hidden folder beside `folder`, which is then renamed.
+
+    Args:
+        archive: a tar archive that holds a folder of `folder`'s name.
+        folder: the folder to make; it must be absent or empty.
+        check: is called with the extracted folder before the renaming; may raise.
+
+    Raises:
+        ValueError: the archive is no tar file, is cut off, has a member that would leave `folder`'s
+            parent, a link or a device, or lacks the folder; or the disk is too small.
+    """
+    draft = folder.with_name(f".{folder.name}.extracting")
+    shutil.rmtree(draft, ignore_errors=True)  # left by an interrupted run
+    draft.mkdir(parents=True)
+    try:
+        with tarfile.open(archive) as tar:
+            members = _safe_members(tar, archive, draft)
+            purpose = f"extracting {archive.name}"
+            _check_space(draft.parent, sum(member.size for member in members), purpose)
+            # Python's own filter as a second lock; patch releases before June 2023 lack it.
+            tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+            for member in tqdm(members, desc=purpose, unit="file", mininterval=0.5):
+                tar.extract(member, draft)
+        if not (draft / folder.name).is_dir():
+            raise ValueError(
+                f"{archive}: expected an archive of the folder {folder.name}, got none"
+            )
+        check(draft / folder.name)
+        (draft / folder.name).replace(folder)
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(
+            f"{archive}: expected a whole tar archive, got an error ({error})"
+        ) from error
+    finally:
+        shutil.rmtree(draft)
+
+
+def _safe_members(tar: tarfile.TarFile, archive: Path, draft: Path) -> list[tarfile.TarInfo]:
+    members = tar.getmembers()
+    for member in members:
+        try:
+            safe_extract_member(member, draft)  # refuses links and whatever leaves the folder
+            if not (member.isfile() or member.isdir()):
+                raise ValueError("Device detected in archive")
+        except ValueError as error:
+            raise ValueError(
+                f"{archive}: expected files and folders inside the archive's own folder, "
+                f"got {member.name!r} ({error})"
+            ) from error
+    return [
+        member
+        for member in members
+        if not any(part.startswith(HIDDEN) for part in PurePosixPath(member.name).parts)
+    ]
+
+
+def _check_space(folder: Path, needed: int, purpose: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        expected, got = (tqdm.format_sizeof(size, "B", 1024) for size in (needed, free))
+        raise ValueError(
+            f"{folder}: expected {expected} of free disk space for {purpose}, got {got}"
+        )
+
+
+def _complete(folder: Path) -> Path:
+    try:
+        read_task(folder)
+    except ValueError as error:
+        raise ValueError(
+            f"{folder}: found a folder that is no complete task ({error}); "
+            "remove or rename it to download the task"
+        ) from error
+    return folder
+
+
 def _beside(archive: Path) -> tuple[Path, Path]:
-    """The partial download, and the version of the server's file that it was begun from."""
+    """Return the paths of the partial download and of the version that it was begun from."""
     part = archive.with_name(f"{archive.name}.part")
     return part, part.with_name(f"{part.name}.version")
 
@@ -220,7 +268,9 @@ def _receive(url: str, archive: Path) -> None:
                 return _receive(url, archive)
             if error.code in TRY_AGAIN:
                 raise ConnectionError(f"HTTP {error.code} {error.reason}") from error
-            raise ValueError(f"{url}: found HTTP {error.code} ({error.reason})") from error
+            raise ValueError(
+                f"{url}: expected a file, got HTTP {error.code} ({error.reason})"
+            ) from error
     with response:
         if have and response.status == 206 and _goes_on(response.headers, have, known):
             return _append(response, archive, have)
@@ -244,10 +294,16 @@ def _append(response: Any, archive: Path, have: int) -> None:
     total = _content_range(response.headers)[1] or (have + int(length) if length else None)
     part, version = _beside(archive)
     if total is not None:
-        check_space(part.parent, 2 * total - have, f"{archive.name}, packed and extracted,")
+        _check_space(part.parent, 2 * total - have, f"{archive.name}, packed and extracted")
     if not have:
-        _remember(version, response.headers)
-    bar = tqdm(total=total, initial=have, desc=f"downloading {archive.name}", **BAR)
+        version.unlink(missing_ok=True)
+        if found := _version(response.headers):
+            with whole_file(version) as draft:
+                draft.write_text(found, encoding="utf-8")
+    units: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    bar = tqdm(
+        total=total, initial=have, desc=f"downloading {archive.name}", mininterval=0.5, **units
+    )
     with part.open("ab") as file, bar:
         while block := response.read(CHUNK):
             file.write(block)
@@ -257,112 +313,18 @@ def _append(response: Any, archive: Path, have: int) -> None:
 
 
 def _goes_on(headers: Message, have: int, known: str | None) -> bool:
-    """Whether a partial answer continues the partial download, of the same version."""
+    """Return whether a partial answer continues the partial download, of the same version."""
     return _content_range(headers)[0] == have and known in (None, _version(headers))
 
 
 def _content_range(headers: Message) -> tuple[int | None, int | None]:
-    """First byte and size of the whole file, each None if the server does not say."""
+    """Return the first byte and the whole file's size, None where the server does not say."""
     match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", ""))
     first, total = match.groups() if match else (None, None)
     return (int(first) if first else None, int(total) if total and total != "*" else None)
 
 
 def _version(headers: Message) -> str | None:
-    """The strong ETag, or else the date: what HTTP allows in If-Range (RFC 9110, 13.1.5)."""
+    """Return the strong ETag or else the date, as HTTP allows in If-Range (RFC 9110, 13.1.5)."""
     etag = headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
-
-
-def _remember(version: Path, headers: Message) -> None:
-    version.unlink(missing_ok=True)
-    if found := _version(headers):
-        with whole_file(version) as draft:
-            draft.write_text(found, encoding="utf-8")
-
-
-TASKS = {"brats": "Task01_BrainTumour", "prostatex": "Task05_Prostate"}
-
-
-def download_task(
-    task: str,
-    data_dir: str | Path,
-    *,
-    url: str | None = None,
-    keep_archive: bool = False,
-    waits: Sequence[float] = WAITS,
-) -> Path:
-    """Download and extract a task of the Medical Segmentation Decathlon (Antonelli et al. 2022).
-
-    Addresses and checksums are those of `monai.apps.DecathlonDataset`. A task that is there and
-    complete is left as it is, without a request. A broken download continues where it stopped; an
-    archive that lies in `data_dir` already is checked and used.
-
-    Args:
-        task: brats (Task01_BrainTumour) or prostatex (Task05_Prostate).
-        data_dir: folder to write the task's folder to; about twice the archive's size is needed.
-        url: address of the archive in place of MONAI's; the checksum is MONAI's all the same.
-        keep_archive: keep the archive after the extraction.
-        waits: seconds to wait before each new try after a dropped connection.
-
-    Returns:
-        The task's folder, absolute.
-
-    Raises:
-        ValueError: an unknown task or address, a checksum that differs, an unsafe archive, a disk
-            too small, or a folder of the task's name that is no complete task.
-        ConnectionError: the connection dropped more often than `waits` allows.
-    """
-    if task not in TASKS:
-        raise ValueError(f"task: found {task!r}; allowed are {', '.join(TASKS)}")
-    folder = Path(data_dir).expanduser().absolute() / TASKS[task]
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        return _complete(folder)
-    url, md5 = _source(TASKS[task], url)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    archive = folder.with_name(f"{folder.name}.tar")
-    if archive.is_file():
-        check_md5(archive, md5, str(archive))
-    else:
-        fetch(url, archive, md5, waits=waits)
-    extract_folder(archive, folder, check=read_task)
-    if not keep_archive:
-        archive.unlink()
-    return folder
-
-
-def next_command(task: str, folder: Path) -> str:
-    """The command that trains on a downloaded task, from the repository root.
-
-    Args:
-        task: brats or prostatex.
-        folder: the task's folder.
-
-    Returns:
-        A shell command line.
-    """
-    config = f"bundles/{task}_lora32/configs/train.json"
-    return (
-        f"python -m monai.bundle run training --config_file {config} "
-        f"--dataset_dir {shlex.quote(str(folder))}"
-    )
-
-
-def _source(folder_name: str, url: str | None) -> tuple[str, str]:
-    from monai.apps.datasets import DecathlonDataset  # takes seconds, and few calls need it
-
-    address = DecathlonDataset.resource[folder_name] if url is None else url
-    if not re.fullmatch(r"https?://[^\s/]\S*", str(address)):
-        raise ValueError(f"url: found {address!r}; allowed is an http:// or https:// address")
-    return address, DecathlonDataset.md5[folder_name]
-
-
-def _complete(folder: Path) -> Path:
-    try:
-        read_task(folder)
-    except ValueError as error:
-        raise ValueError(
-            f"{folder}: found a folder that is no complete task ({error}); "
-            "remove or rename it to download the task"
-        ) from error
-    return folder

@@ -1,4 +1,8 @@
-"""The k-fold split of a task's labelled cases into training and validation."""
+"""The k-fold split of a task's labelled cases into training and validation.
+
+MONAI's ``partition_dataset`` and scikit-learn's ``KFold`` shuffle by another generator, so that
+they would draw other folds than those of earlier runs.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import numpy as np
 def split_fold(
     names: Iterable[str], fold: int, num_folds: int, seed: int
 ) -> tuple[list[str], list[str]]:
-    """Splits case names into the training and the validation names of one fold.
+    """Split case names into the training and the validation names of one fold.
 
     The sorted names are shuffled by `seed` and cut into `num_folds` validation sets that are
     disjoint, cover every case, and differ in size by at most one. The order of `names` does not
@@ -29,24 +33,23 @@ def split_fold(
     Raises:
         ValueError: a repeated name, or a fold or number of folds out of range.
     """
-    names = list(names)
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    ordered = sorted(names)
+    repeated = [name for name, count in Counter(ordered).items() if count > 1]
     if repeated:
-        raise ValueError(f"found the case names {', '.join(repeated)} more than once; allowed once")
-    if not 2 <= num_folds <= len(names):
+        raise ValueError(f"expected each case name once, got {', '.join(repeated)} more than once")
+    if not 2 <= num_folds <= len(ordered):
         raise ValueError(
-            f"num_folds: found {num_folds}; allowed are 2 to {len(names)}, the number of cases"
+            f"num_folds: expected 2 to {len(ordered)}, the number of cases, got {num_folds}"
         )
     if not 0 <= fold < num_folds:
-        raise ValueError(f"fold: found {fold}; allowed are 0 to {num_folds - 1}")
-    ordered = sorted(names)
+        raise ValueError(f"fold: expected 0 to {num_folds - 1}, got {fold}")
     shuffled = np.random.default_rng(seed).permutation(len(ordered))
     validation = {ordered[i] for i in np.array_split(shuffled, num_folds)[fold]}
     return [name for name in ordered if name not in validation], sorted(validation)
 
 
 def draw_training_cases(names: Iterable[str], count: int | None, seed: int) -> list[str]:
-    """Draws some of a fold's training cases, to study how few are enough.
+    """Draw some of a fold's training cases, to study how few are enough.
 
     The draw is the beginning of one shuffle by `seed`, so a smaller draw is part of a larger one.
 
@@ -66,8 +69,8 @@ def draw_training_cases(names: Iterable[str], count: int | None, seed: int) -> l
         return ordered
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(ordered):
         raise ValueError(
-            f"training_cases: found {count!r}; allowed are 1 to {len(ordered)}, the fold's "
-            "training cases, or None for all of them"
+            f"training_cases: expected 1 to {len(ordered)}, the fold's training cases, or None for "
+            f"all of them, got {count!r}"
         )
     # A stream of its own: with the split's, the draw would follow from which cases validate.
     shuffled = np.random.default_rng([seed, 1]).permutation(len(ordered))

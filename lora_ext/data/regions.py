@@ -19,7 +19,7 @@ Regions = Mapping[str, Sequence[int]]
 
 
 def check_regions(regions: Regions, labels: Collection[int]) -> None:
-    """Checks that every region is made of labels that the data set has.
+    """Check that every region is made of labels that the data set has.
 
     Args:
         regions: labels of each region.
@@ -31,18 +31,17 @@ def check_regions(regions: Regions, labels: Collection[int]) -> None:
     """
     allowed = sorted(set(labels) - {0})
     if not regions:
-        raise ValueError("regions: found none; allowed is a mapping from region name to labels")
+        raise ValueError("regions: expected a mapping from region name to labels, got none")
     for name, values in regions.items():
         wrong = [value for value in values if value not in allowed]
         if wrong or not values or len(set(values)) < len(values):
             raise ValueError(
-                f"region {name}: found the labels {list(values)}; "
-                f"allowed are different ones out of {allowed}"
+                f"region {name}: expected different labels out of {allowed}, got {list(values)}"
             )
 
 
 def own_labels(regions: Regions) -> dict[str, int]:
-    """Finds the one label of each region that is in no region nested inside it.
+    """Return the one label of each region that is in no region nested inside it.
 
     Args:
         regions: labels of each region.
@@ -61,22 +60,21 @@ def own_labels(regions: Regions) -> dict[str, int]:
         for other, theirs in sets.items():
             if values & theirs and not (values <= theirs or theirs <= values):
                 raise ValueError(
-                    f"regions {name} {sorted(values)} and {other} {sorted(theirs)}: found a "
-                    f"partial overlap; allowed are nested or disjoint regions"
+                    f"regions {name} {sorted(values)} and {other} {sorted(theirs)}: expected "
+                    "nested or disjoint regions, got a partial overlap"
                 )
-        inner = [v for other, v in sets.items() if other != name and v <= values]
-        rest = values.difference(*inner)
+        rest = values.difference(*(v for n, v in sets.items() if n != name and v <= values))
         if len(rest) != 1:
             raise ValueError(
-                f"region {name} {sorted(values)}: found {len(rest)} labels that are in no region "
-                f"inside it; allowed is exactly one, to decode regions into labels"
+                f"region {name} {sorted(values)}: expected one label that is in no region inside "
+                f"it, to decode regions into labels, got {len(rest)}"
             )
         own[name] = rest.pop()
     return own
 
 
 def labels_to_regions(label: torch.Tensor, regions: Regions) -> torch.Tensor:
-    """Turns a label map into one binary map per region.
+    """Turn a label map into one binary map per region.
 
     Args:
         label: label map, (1, H, W, D); labels that are in no region count as background.
@@ -89,7 +87,7 @@ def labels_to_regions(label: torch.Tensor, regions: Regions) -> torch.Tensor:
         ValueError: `label` has more than one channel.
     """
     if label.shape[0] != 1:
-        raise ValueError(f"label map: found {label.shape[0]} channels; allowed is 1")
+        raise ValueError(f"label map: expected 1 channel, got {label.shape[0]}")
     plain = torch.as_tensor(label).as_subclass(torch.Tensor)[0]
     maps = [
         torch.isin(plain, torch.tensor(list(values), dtype=plain.dtype, device=plain.device))
@@ -101,7 +99,7 @@ def labels_to_regions(label: torch.Tensor, regions: Regions) -> torch.Tensor:
 def regions_to_labels(
     probabilities: torch.Tensor, regions: Regions, threshold: float = 0.5
 ) -> torch.Tensor:
-    """Turns one probability map per region into a label map.
+    """Turn one probability map per region into a label map.
 
     A region is on where its probability is above the threshold. Where nested regions are on, the
     innermost gives the label. Between regions of which none contains the other, the one with the
@@ -123,8 +121,8 @@ def regions_to_labels(
     own = own_labels(regions)
     if probabilities.shape[0] != len(regions):
         raise ValueError(
-            f"probabilities: found {probabilities.shape[0]} maps; "
-            f"allowed are {len(regions)} ({', '.join(regions)})"
+            f"probabilities: expected {len(regions)} maps ({', '.join(regions)}), "
+            f"got {probabilities.shape[0]}"
         )
     plain = torch.as_tensor(probabilities).as_subclass(torch.Tensor)
     plain = plain if plain.is_floating_point() else plain.float()
@@ -136,27 +134,8 @@ def regions_to_labels(
     return convert_to_dst_type(label[None], probabilities, dtype=torch.uint8)[0]
 
 
-def _decode(
-    names: list[str], regions: Regions, own: dict[str, int], strength: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Label map of the named regions, and how strong its winner is (-inf where none is on)."""
-    template = next(iter(strength.values()))
-    label = torch.zeros_like(template, dtype=torch.uint8)
-    best = torch.full_like(template, -torch.inf)
-    for name in names:
-        if any(set(regions[name]) < set(regions[other]) for other in names):
-            continue  # inside another of these regions, which decodes it
-        inside = [other for other in names if set(regions[other]) < set(regions[name])]
-        inner, inner_best = _decode(inside, regions, own, strength)
-        value = torch.where((inner == 0) & (strength[name] > -torch.inf), own[name], inner)
-        highest = torch.maximum(strength[name], inner_best)
-        wins = highest > best
-        label, best = torch.where(wins, value, label), torch.where(wins, highest, best)
-    return label, best
-
-
 class LabelsToRegionsd(MapTransform):
-    """Turns label maps (1, H, W, D) into 0/1 region maps (R, H, W, D), `labels_to_regions`.
+    """Turn label maps (1, H, W, D) into 0/1 region maps (R, H, W, D), `labels_to_regions`.
 
     Args:
         keys: keys of the label maps.
@@ -175,7 +154,7 @@ class LabelsToRegionsd(MapTransform):
         self.regions = {name: list(values) for name, values in regions.items()}
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        """Returns the item with its label maps turned into region maps."""
+        """Return the item with its label maps turned into region maps."""
         item = dict(data)
         for key in self.key_iterator(item):
             item[key] = labels_to_regions(item[key], self.regions)
@@ -183,7 +162,7 @@ class LabelsToRegionsd(MapTransform):
 
 
 class RegionsToLabelsd(MapTransform):
-    """Turns region probabilities (R, H, W, D) into label maps (1, H, W, D), `regions_to_labels`.
+    """Turn region probabilities (R, H, W, D) into label maps (1, H, W, D), `regions_to_labels`.
 
     Args:
         keys: keys of the probabilities.
@@ -208,8 +187,27 @@ class RegionsToLabelsd(MapTransform):
         self.threshold = threshold
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        """Returns the item with its probabilities turned into label maps."""
+        """Return the item with its probabilities turned into label maps."""
         item = dict(data)
         for key in self.key_iterator(item):
             item[key] = regions_to_labels(item[key], self.regions, self.threshold)
         return item
+
+
+def _decode(
+    names: list[str], regions: Regions, own: dict[str, int], strength: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the named regions' label map and its winner's strength, -inf where none is on."""
+    template = next(iter(strength.values()))
+    label = torch.zeros_like(template, dtype=torch.uint8)
+    best = torch.full_like(template, -torch.inf)
+    for name in names:
+        if any(set(regions[name]) < set(regions[other]) for other in names):
+            continue  # inside another of these regions, which decodes it
+        inside = [other for other in names if set(regions[other]) < set(regions[name])]
+        inner, inner_best = _decode(inside, regions, own, strength)
+        value = torch.where((inner == 0) & (strength[name] > -torch.inf), own[name], inner)
+        highest = torch.maximum(strength[name], inner_best)
+        wins = highest > best
+        label, best = torch.where(wins, value, label), torch.where(wins, highest, best)
+    return label, best

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lora_ext.images.image_file import case_name
+
+Item = dict[str, Any]  # a case item, see `lora_ext.data`
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,10 @@ class MSDTask:
     test: tuple[CasePaths, ...]
 
     def channel_indices(self, modalities: Sequence[str]) -> list[int]:
-        """Finds the channels of the named modalities.
+        """Find the channels of the named modalities.
 
         Args:
-            modalities: names as in dataset.json, in any order and any case.
+            modalities: names as in dataset.json, in any order, in upper or lower case.
 
         Returns:
             Index of each modality's channel in the image files, in the order asked.
@@ -61,29 +63,27 @@ class MSDTask:
         available = ", ".join(self.channels)
         if isinstance(modalities, str) or not modalities:
             raise ValueError(
-                f"modalities: found {modalities!r}; allowed is a list of names out of {available}"
+                f"modalities: expected a list of names out of {available}, got {modalities!r}"
             )
         index = {channel.lower(): i for i, channel in enumerate(self.channels)}
-        indices: list[int] = []
-        for modality in modalities:
-            if str(modality).lower() not in index:
+        asked = [str(modality).lower() for modality in modalities]
+        for modality, name in zip(modalities, asked, strict=True):
+            if name not in index:
                 raise ValueError(
                     f"modality {modality!r} is not in {self.root / 'dataset.json'}; "
                     f"available are {available}"
                 )
-            indices.append(index[str(modality).lower()])
-            if indices.count(indices[-1]) > 1:
+            if asked.count(name) > 1:
                 raise ValueError(
-                    f"modality {modality!r} is asked twice in {list(modalities)}; "
-                    f"each of {available} is allowed once"
+                    f"modalities: expected each of {available} once, got {modality!r} twice"
                 )
-        return indices
+        return [index[name] for name in asked]
 
 
 def read_task(
     dataset_dir: str | os.PathLike[str], *, on_disk: Collection[str] = ("training", "test")
 ) -> MSDTask:
-    """Reads a task folder's dataset.json and checks what it lists.
+    """Read a task folder's dataset.json and check what it lists.
 
     Args:
         dataset_dir: the folder that holds dataset.json.
@@ -100,20 +100,44 @@ def read_task(
     root = Path(dataset_dir).expanduser().absolute()
     source = root / "dataset.json"
     content = _load(root, source)
-    training = tuple(_case(root, source, entry, True) for entry in content["training"])
-    test = tuple(_case(root, source, entry, False) for entry in content.get("test", []))
-    _check_once(source, training, test)
-    lists = {"training": training, "test": test}
-    for path in (p for name in on_disk for case in lists[name] for p in (case.image, case.label)):
+    cases = {
+        "training": tuple(
+            _case(source, entry, ("image", "label")) for entry in content["training"]
+        ),
+        "test": tuple(_case(source, entry, ("image",)) for entry in content.get("test", [])),
+    }
+    _check_listed_once(source, cases)
+    for path in (p for name in on_disk for case in cases[name] for p in (case.image, case.label)):
         if path is not None and not path.is_file():
             raise ValueError(f"{path}: found no such file; {source} lists it")
     return MSDTask(
         root=root,
         channels=_channels(source, content["modality"]),
         labels=_labels(source, content["labels"]),
-        training=training,
-        test=test,
+        **cases,
     )
+
+
+def case_item(
+    name: str,
+    image: Path | list[str],
+    channels: Sequence[int],
+    label: Path | None = None,
+) -> Item:
+    """Make the case item of a MONAI dataset.
+
+    Args:
+        name: the case.
+        image: path of the image, or one path per channel.
+        channels: which channels of the loaded image to keep.
+        label: path of the label map, None without one.
+
+    Returns:
+        The case item, see `lora_ext.data`.
+    """
+    paths = image if isinstance(image, list) else str(image)
+    labelled = {} if label is None else {"label": str(label)}
+    return {"case": name, "image": paths, **labelled, "channels": list(channels)}
 
 
 def _load(root: Path, source: Path) -> dict[str, Any]:
@@ -124,33 +148,32 @@ def _load(root: Path, source: Path) -> dict[str, Any]:
     try:
         content = json.loads(source.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"{source}: found no valid JSON ({error})") from error
-    kinds = {"modality": dict, "labels": dict, "training": list, "test": list}
+        raise ValueError(f"{source}: expected valid JSON, got an error ({error})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{source}: found a {type(content).__name__}; allowed is a JSON object")
-    for key, kind in kinds.items():
+        raise ValueError(f"{source}: expected a JSON object, got a {type(content).__name__}")
+    for key, kind in {"modality": dict, "labels": dict, "training": list, "test": list}.items():
         if key not in content and key != "test":
             raise ValueError(
-                f"{source}: found no key {key!r}; modality, labels and training are required"
+                f"{source}: expected the keys modality, labels and training, got no {key!r}"
             )
         if not isinstance(content.get(key, kind()), kind):
-            found = type(content[key]).__name__
-            raise ValueError(f"{source}: found a {found} at {key!r}; allowed is a {kind.__name__}")
+            got = type(content[key]).__name__
+            raise ValueError(f"{source}: expected a {kind.__name__} at {key!r}, got a {got}")
     return content
 
 
 def _channels(source: Path, modality: dict[str, str]) -> tuple[str, ...]:
-    expected = [str(i) for i in range(len(modality))]
-    if not modality or set(modality) != set(expected):
+    keys = [str(i) for i in range(len(modality))]
+    if not modality or set(modality) != set(keys):
         raise ValueError(
-            f"{source}: found the modality keys {', '.join(modality) or 'none'}; "
-            f"allowed are 0, 1, ... without a gap"
+            f"{source}: expected the modality keys 0, 1, ... without a gap, "
+            f"got {', '.join(modality) or 'none'}"
         )
-    names = tuple(str(modality[key]) for key in expected)
+    names = tuple(str(modality[key]) for key in keys)
     if len({name.lower() for name in names}) < len(names):
         raise ValueError(
-            f"{source}: found the modalities {', '.join(names)}; each name is allowed once, "
-            f"upper and lower case alike"
+            f"{source}: expected each modality once, upper and lower case alike, "
+            f"got {', '.join(names)}"
         )
     return names
 
@@ -158,44 +181,38 @@ def _channels(source: Path, modality: dict[str, str]) -> tuple[str, ...]:
 def _labels(source: Path, labels: dict[str, str]) -> dict[int, str]:
     if not all(key.isdecimal() for key in labels) or "0" not in labels:
         raise ValueError(
-            f"{source}: found the label keys {', '.join(labels) or 'none'}; "
-            f"allowed are integers, with 0 for the background"
+            f"{source}: expected label keys that are integers, with 0 for the background, "
+            f"got {', '.join(labels) or 'none'}"
         )
     return {int(key): str(name) for key, name in labels.items()}
 
 
-def _case(root: Path, source: Path, entry: Any, labelled: bool) -> CasePaths:
-    if not labelled and isinstance(entry, str):
+def _case(source: Path, entry: Any, keys: tuple[str, ...]) -> CasePaths:
+    if keys == ("image",) and isinstance(entry, str):
         entry = {"image": entry}
-    keys = ("image", "label") if labelled else ("image",)
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in keys):
+        name = "training" if "label" in keys else "test"
         raise ValueError(
-            f"{source}: found the {'training' if labelled else 'test'} entry {entry!r}; "
-            f"allowed is a path for each of {', '.join(keys)}"
+            f"{source}: expected a path for each of {', '.join(keys)}, "
+            f"got the {name} entry {entry!r}"
         )
-    image, *label = (_inside(root, source, entry[key]) for key in keys)
-    return CasePaths(case_name(image), image, *label)
+    paths = []
+    for path in (entry[key] for key in keys):
+        # By the text of the path: a link that the user put into the folder is theirs to follow.
+        relative = os.path.normpath(path)
+        if os.path.isabs(path) or PurePosixPath(relative).parts[:1] == ("..",):
+            raise ValueError(f"{source}: expected paths inside {source.parent}, got {path!r}")
+        paths.append(source.parent / relative)
+    return CasePaths(case_name(paths[0]), *paths)
 
 
-def _inside(root: Path, source: Path, entry: str) -> Path:
-    # By the text of the path: a link that the user put into the folder is theirs to follow.
-    relative = os.path.normpath(entry)
-    if os.path.isabs(entry) or PurePosixPath(relative).parts[:1] == ("..",):
-        raise ValueError(f"{source}: found the path {entry!r}; allowed are paths inside {root}")
-    return root / relative
-
-
-def _check_once(source: Path, training: Iterable[CasePaths], test: Iterable[CasePaths]) -> None:
-    counts = {
-        "training": Counter(case.name for case in training),
-        "test": Counter(case.name for case in test),
-    }
-    for list_name, count in counts.items():
-        for name in (name for name, times in count.items() if times > 1):
-            raise ValueError(
-                f"{source}: found the case {name} {count[name]} times in {list_name}; allowed once"
-            )
-    for name in sorted(counts["training"].keys() & counts["test"].keys()):
-        raise ValueError(
-            f"{source}: found the case {name} in training and in test; allowed in one of them"
-        )
+def _check_listed_once(source: Path, cases: dict[str, tuple[CasePaths, ...]]) -> None:
+    lists = {key: Counter(case.name for case in listed) for key, listed in cases.items()}
+    for key, counts in lists.items():
+        for name, count in counts.items():
+            if count > 1:
+                raise ValueError(
+                    f"{source}: expected each case once, got {name} {count} times in {key}"
+                )
+    for name in sorted(lists["training"].keys() & lists["test"].keys()):
+        raise ValueError(f"{source}: expected each case once, got {name} in training and in test")

@@ -24,6 +24,11 @@ from torch import Tensor
 
 from lora_ext.images.image_file import case_name
 
+KINDS = ("auto", "mr", "ct")
+CT_BELOW = -500.0  # HU; a voxel at or below this makes a volume CT (air is -1000)
+CT_WINDOW = (-1000.0, 1000.0)  # HU
+MR_PERCENTILES = (0.5, 99.5)
+
 
 class SelectChannelsd(MapTransform):
     """Keep ``item["channels"]`` of each image (C, H, W, D), in that order.
@@ -63,24 +68,17 @@ class SelectChannelsd(MapTransform):
         item = dict(data)
         channels = item.pop("channels", None)
         for key in self.key_iterator(item):
-            image, name = item[key], _file_name(item[key], item, key)
+            image = item[key]
+            meta = image.meta if isinstance(image, MetaTensor) else {}
+            name = meta.get(ImageMetaKey.FILENAME_OR_OBJ) or item.get("case") or key
             if channels is not None:
-                image = _select(image, [int(channel) for channel in channels], name)
+                item[key] = image = _select(image, [int(channel) for channel in channels], name)
             if self.num_channels not in (None, image.shape[0]):
                 raise ValueError(
-                    f"{name}: found {image.shape[0]} channels; the network takes "
-                    f"{self.num_channels}"
+                    f"{name}: expected {self.num_channels} channels, which the network takes, "
+                    f"got {image.shape[0]}"
                 )
-            item[key] = image
         return item
-
-
-def _select(image: Any, channels: list[int], name: str) -> Any:
-    if not channels or not all(0 <= channel < image.shape[0] for channel in channels):
-        raise ValueError(
-            f"{name}: found {image.shape[0]} channels; the channels asked for are {channels}"
-        )
-    return image[channels]
 
 
 class NameAfterCased(MapTransform):
@@ -94,30 +92,68 @@ class NameAfterCased(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Name the images of one item; images without meta data stay as they are."""
+        """Name the images of one item.
+
+        Args:
+            data: the item; images without meta data, and those without a name, stay as they are.
+
+        Returns:
+            The item, with copies of the named images: the caller's keep their meta data.
+        """
         item = dict(data)
         for key in self.key_iterator(item):
             path = item.get(f"{key}_path")
-            if "case" in item:
-                name = f"{item['case']}.nii.gz"
-            elif isinstance(path, str):
+            name = f"{item['case']}.nii.gz" if "case" in item else None
+            if name is None and isinstance(path, str):
                 name = case_name(path)
-            else:
-                continue
-            if isinstance(item[key], MetaTensor):
-                item[key] = item[key][
-                    :
-                ]  # with meta data of its own: the caller's stay as they were
+            if name is not None and isinstance(item[key], MetaTensor):
+                item[key] = item[key][:]  # a view with meta data of its own
                 item[key].meta[ImageMetaKey.FILENAME_OR_OBJ] = name
         return item
 
 
-def _file_name(image: Any, item: Mapping[Hashable, Any], key: Hashable) -> str:
-    meta = image.meta if isinstance(image, MetaTensor) else {}
-    return str(meta.get(ImageMetaKey.FILENAME_OR_OBJ) or item.get("case") or key)
+class NormalizeVolumed(MapTransform):
+    """Normalise single-channel volumes (1, H, W, D) by the rules of MR or of CT.
+
+    Args:
+        keys: keys of the volumes.
+        kind: ``auto`` decides by `is_ct` for each volume, ``mr`` and ``ct`` decide for all.
+        allow_missing_keys: whether an item may lack a key.
+
+    Raises:
+        ValueError: another kind.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, kind: str = "auto", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if kind not in KINDS:
+            raise ValueError(f"intensity: expected one of {', '.join(KINDS)}, got {kind!r}")
+        self.kind = kind
+        self.over_all = NormalizeIntensity()
+        self.over_nonzero = NormalizeIntensity(nonzero=True)
+        self.clip = ClipIntensityPercentiles(*MR_PERCENTILES)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its volumes normalised."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            volume = item[key]
+            ct = is_ct(volume) if self.kind == "auto" else self.kind == "ct"
+            item[key] = self.over_all(volume.clamp(*CT_WINDOW)) if ct else self._mr(volume)
+        return item
+
+    def _mr(self, volume: Tensor) -> Tensor:
+        inside = volume != 0
+        if not inside.any():
+            return volume
+        clipped = volume.clone()
+        clipped[inside] = torch.as_tensor(self.clip(volume[inside].as_subclass(Tensor)))
+        return torch.as_tensor(self.over_nonzero(clipped))
 
 
-def is_foreground(image: torch.Tensor) -> torch.Tensor:
+def is_foreground(image: Tensor) -> Tensor:
     """Mark the voxels that hold a signal, for MONAI's ``CropForegroundd``.
 
     Skull-stripped and phantom images are exactly zero around the head; there is nothing to learn or
@@ -134,57 +170,19 @@ def is_foreground(image: torch.Tensor) -> torch.Tensor:
     return marked if bool(marked.any()) else torch.ones_like(marked)
 
 
-KINDS = ("auto", "mr", "ct")
-CT_BELOW = -500.0  # a voxel at or below this makes a volume CT (air is -1000 HU)
-CT_WINDOW = (-1000.0, 1000.0)  # HU
-MR_PERCENTILES = (0.5, 99.5)
-
-
 def is_ct(volume: Tensor) -> bool:
     """Tell CT from MR by its values.
 
     Args:
         volume: any shape, in Hounsfield units if it is CT.
+
+    Returns:
+        Whether a voxel is at or below `CT_BELOW`.
     """
     return float(volume.min()) <= CT_BELOW
 
 
-class NormalizeVolumed(MapTransform):
-    """Normalises single-channel volumes (1, H, W, D) by the rules of MR or of CT.
-
-    Args:
-        keys: keys of the volumes.
-        kind: ``auto`` decides by `is_ct` for each volume, ``mr`` and ``ct`` decide for all.
-        allow_missing_keys: whether an item may lack a key.
-
-    Raises:
-        ValueError: for another kind.
-    """
-
-    def __init__(
-        self, keys: KeysCollection, kind: str = "auto", allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        if kind not in KINDS:
-            raise ValueError(f"intensity: found {kind!r}; allowed are {', '.join(KINDS)}")
-        self.kind = kind
-        self.over_all = NormalizeIntensity()
-        self.over_nonzero = NormalizeIntensity(nonzero=True)
-        self.clip = ClipIntensityPercentiles(*MR_PERCENTILES)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with its volumes normalised."""
-        item = dict(data)
-        for key in self.key_iterator(item):
-            volume = item[key]
-            ct = is_ct(volume) if self.kind == "auto" else self.kind == "ct"
-            item[key] = self.over_all(volume.clamp(*CT_WINDOW)) if ct else self._mr(volume)
-        return item
-
-    def _mr(self, volume: Tensor) -> Tensor:
-        inside = volume != 0
-        if not inside.any():
-            return volume
-        clipped = volume.clone()
-        clipped[inside] = torch.as_tensor(self.clip(volume[inside].as_subclass(torch.Tensor)))
-        return torch.as_tensor(self.over_nonzero(clipped))
+def _select(image: Any, channels: list[int], name: object) -> Any:
+    if not channels or not all(0 <= channel < image.shape[0] for channel in channels):
+        raise ValueError(f"{name}: expected the channels {channels}, got {image.shape[0]} channels")
+    return image[channels]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from lora_ext.data.checks import check_cases
 from lora_ext.data.folds import split_fold
-from lora_ext.data.task import read_task
+from lora_ext.data.task import Item, case_item, read_task
 from lora_ext.images.image_file import ENDINGS, case_name, ending
 from lora_ext.images.reader import open_image
 
-Item = dict[str, Any]
 Patients = dict[str, list[Item]]  # volumes by patient
 
 
@@ -26,7 +23,7 @@ def fold_volumes(
     split_seed: int,
     record: str | os.PathLike[str] | None = None,
 ) -> dict[str, list[Item]]:
-    """Lists the volumes to train on and the held-out volumes of one fold.
+    """List the volumes to train on and the held-out volumes of one fold.
 
     Every image channel is a volume of its own. All volumes of one patient are on the same side of
     the split. The patients of a Decathlon task are its labelled cases, split exactly as
@@ -55,8 +52,8 @@ def fold_volumes(
     for source, patients in _sources(dataset_dir, record).items():
         if len(patients) < num_folds:
             raise ValueError(
-                f"{source}: found {len(patients)} patients ({', '.join(sorted(patients)[:4])}); "
-                f"num_folds {num_folds} needs at least as many"
+                f"{source}: expected at least as many patients as num_folds, {num_folds}, "
+                f"got {len(patients)} ({', '.join(sorted(patients)[:4])})"
             )
         sides = split_fold(patients, fold, num_folds, split_seed)
         for side, names in zip(volumes, sides, strict=True):
@@ -67,7 +64,7 @@ def fold_volumes(
 def all_volumes(
     dataset_dir: str | os.PathLike[str], *, record: str | os.PathLike[str] | None = None
 ) -> list[Item]:
-    """Lists every volume that `fold_volumes` finds, unsplit.
+    """List every volume that `fold_volumes` finds, unsplit.
 
     Args:
         dataset_dir: as for `fold_volumes`.
@@ -86,7 +83,7 @@ def all_volumes(
 def _sources(
     dataset_dir: str | os.PathLike[str], record: str | os.PathLike[str] | None
 ) -> dict[Path, Patients]:
-    """The tasks at or below a folder and its other files, each with its patients' volumes."""
+    """Find the tasks at or below a folder and its other files, each with its patients' volumes."""
     root = Path(dataset_dir).expanduser().absolute()
     paths = sorted(root.rglob("*"))
     tasks = sorted(path.parent for path in paths if path.name == "dataset.json")
@@ -105,12 +102,13 @@ def _sources(
 
 def _task_volumes(root: Path, record: str | os.PathLike[str] | None) -> Patients:
     task = read_task(root, on_disk=("training",))
-    images = {case.name: case.image for case in task.training}
-    whole = [_item(name, path, range(len(task.channels))) for name, path in images.items()]
+    whole = [case_item(c.name, c.image, range(len(task.channels))) for c in task.training]
     check_cases(whole, channel_names=task.channels, record=record)
     return {
-        name: [_item(f"{name}_{channel}", path, [i]) for i, channel in enumerate(task.channels)]
-        for name, path in images.items()
+        c.name: [
+            case_item(f"{c.name}_{name}", c.image, [i]) for i, name in enumerate(task.channels)
+        ]
+        for c in task.training
     }
 
 
@@ -119,17 +117,12 @@ def _folder_volumes(
 ) -> Patients:
     counts = {path: open_image(str(path)).num_channels for path in files}
     for count in sorted(set(counts.values())):  # check_cases takes files of one kind at a time
-        same = [_item(case_name(p), p, range(count)) for p in files if counts[p] == count]
+        same = [case_item(case_name(p), p, range(count)) for p in files if counts[p] == count]
         check_cases(same, channel_names=[f"channel {i}" for i in range(count)], record=record)
     patients: Patients = defaultdict(list)
-    for path in files:
-        inside = path.relative_to(root)
-        name = case_name("_".join(inside.parts))
-        for channel in range(counts[path]):
-            suffix = f"_{channel}" if counts[path] > 1 else ""
-            patients[inside.parts[0]].append(_item(name + suffix, path, [channel]))
+    for path, count in counts.items():
+        parts = path.relative_to(root).parts
+        name = case_name("_".join(parts))
+        names = [f"{name}_{channel}" for channel in range(count)] if count > 1 else [name]
+        patients[parts[0]] += [case_item(n, path, [i]) for i, n in enumerate(names)]
     return dict(patients)
-
-
-def _item(case: str, path: Path, channels: Iterable[int]) -> Item:
-    return {"case": case, "image": str(path), "channels": list(channels)}

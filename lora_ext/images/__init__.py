@@ -1,4 +1,4 @@
-"""Images of every format in and out, their geometry in one place: NIfTI, NRRD, MetaImage, DICOM."""
+"""Images in and out, their geometry in one place: NIfTI, NRRD, MetaImage and DICOM."""
 
 from lora_ext.images.image_file import ImageFile, case_name
 from lora_ext.images.reader import VolumeReader, open_image

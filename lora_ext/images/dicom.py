@@ -14,9 +14,9 @@ from monai.data import ITKReader
 from lora_ext.images.image_file import ImageFile, damaged
 from lora_ext.images.itk_file import itk_affine
 
-_ALLOWED = "allowed are the slices of one DICOM series, one slice a file, and nothing else"
+_ONE_SERIES = "the slices of one DICOM series, one slice a file, and nothing else"
 _DESCRIPTION = "0008|103e"
-_PLANE = 1e-4  # mm per voxel
+_PLANE_TOLERANCE = 1e-4  # mm per voxel
 _UNEVEN = 0.01  # of the distance between slices
 _ROUNDING = 0.01  # mm; positions are written as text
 _SIDEWAYS = 0.1  # of a voxel
@@ -38,7 +38,7 @@ class _Slice:
 
 
 def series_files(folder: str) -> list[str]:
-    """Lists the files of a series' folder; hidden ones, which file browsers leave, do not count.
+    """List the files of a series' folder; hidden ones, which file browsers leave, do not count.
 
     Args:
         folder: the folder.
@@ -53,12 +53,12 @@ def series_files(folder: str) -> list[str]:
     folders = [path.name for path in entries if path.is_dir()]
     if folders or not entries:
         found = f"the folders {_listed(folders)} in it" if folders else "no file"
-        raise ValueError(f"{folder}: found {found}; {_ALLOWED}")
+        raise ValueError(f"{folder}: expected {_ONE_SERIES}; got {found}")
     return [str(path) for path in entries]
 
 
 def holds_dicom(folder: str | os.PathLike[str]) -> bool:
-    """Tells whether there is a DICOM image in a folder or below it.
+    """Tell whether there is a DICOM image in a folder or below it.
 
     Args:
         folder: any folder.
@@ -76,7 +76,7 @@ def holds_dicom(folder: str | os.PathLike[str]) -> bool:
 
 
 def open_series(folder: str) -> ImageFile:
-    """Opens a DICOM series.
+    """Open a DICOM series.
 
     ITK by itself takes the first of several series, spreads the slices evenly where one is missing,
     and straightens a tilted stack. Here each of these is an error.
@@ -97,7 +97,7 @@ def open_series(folder: str) -> ImageFile:
     _check_one_series(folder, files)
     slices = [_open_slice(path) for path in files]
     if len(slices) < 2:
-        raise ValueError(f"{folder}: found a single slice; allowed are two or more")
+        raise ValueError(f"{folder}: expected two or more slices, got one")
     for one in slices:
         _check_plane(slices[0], one)
     normal = np.cross(*slices[0].plane.T)
@@ -122,14 +122,14 @@ def _check_one_series(folder: str, files: Sequence[str]) -> None:
     others = [name for name in map(os.path.basename, files) if name not in known]
     if others:
         raise ValueError(
-            f"{folder}: found what is no readable DICOM image, {_listed(others)}; {_ALLOWED}"
+            f"{folder}: expected {_ONE_SERIES}; got no readable DICOM image in {_listed(others)}"
         )
     if len(series) > 1:
         found = " and ".join(
             f"{uid} ({_description(paths[0])}{len(paths)} of the files)"
             for uid, paths in series.items()
         )
-        raise ValueError(f"{folder}: found {len(series)} DICOM series, {found}; allowed is one")
+        raise ValueError(f"{folder}: expected one DICOM series, got {len(series)}: {found}")
 
 
 def _description(path: str) -> str:
@@ -153,8 +153,8 @@ def _open_slice(path: str) -> _Slice:
     width, height, frames = (header.GetDimensions(axis) for axis in range(3))
     if frames > 1 or header.GetNumberOfComponents() > 1:
         raise ValueError(
-            f"{path}: found {frames} frames of {header.GetNumberOfComponents()} colours; "
-            "allowed is one grey slice a file"
+            f"{path}: expected one grey slice a file, got {frames} frames of "
+            f"{header.GetNumberOfComponents()} colours"
         )
     return _Slice(path, (width, height), itk_affine(header))
 
@@ -162,31 +162,31 @@ def _open_slice(path: str) -> _Slice:
 def _check_plane(first: _Slice, one: _Slice) -> None:
     if one.shape != first.shape:
         raise ValueError(
-            f"{one.path}: found a slice of {one.shape} voxels; allowed is the size of "
-            f"{first.path}, {first.shape}"
+            f"{one.path}: expected a slice of {first.shape} voxels as in {first.path}, "
+            f"got {one.shape}"
         )
-    if not np.allclose(one.plane, first.plane, rtol=0, atol=_PLANE):
+    if not np.allclose(one.plane, first.plane, rtol=0, atol=_PLANE_TOLERANCE):
+        expected, got = ((np.round(of.plane.T, 4) + 0.0).tolist() for of in (first, one))
         raise ValueError(
-            f"{one.path}: found a slice with axes {_vectors(one.plane)} in mm; allowed are those "
-            f"of {first.path}, {_vectors(first.plane)}"
+            f"{one.path}: expected the slice axes of {first.path}, {expected} in mm, got {got}"
         )
 
 
 def _check_gaps(slices: Sequence[_Slice], normal: np.ndarray) -> float:
-    """Distance between slices in mm; the sentence names the two slices around the worst gap."""
+    """Return the distance between slices in mm; an error names the two around the worst gap."""
     gaps = np.diff([one.corner @ normal for one in slices])
     usual = float(np.median(gaps))
     worst = int(np.argmin(gaps)) if gaps.min() < _ROUNDING else int(np.argmax(abs(gaps - usual)))
     before, after = slices[worst].path, slices[worst + 1].path
     if gaps[worst] < _ROUNDING:
         raise ValueError(
-            f"{before}: found another slice in the same place, {after}; allowed is one volume, "
-            "each slice at a position of its own"
+            f"{before}: expected one volume, each slice at a position of its own, got another "
+            f"slice in the same place, {after}"
         )
     if abs(gaps[worst] - usual) > max(_UNEVEN * usual, _ROUNDING):
         raise ValueError(
-            f"{before}: found a gap of {gaps[worst]:.4g} mm to the next slice, {after}; allowed is "
-            f"{usual:.4g} mm, as between the others: a slice is missing, or they are uneven"
+            f"{before}: expected {usual:.4g} mm to the next slice, as between the others, got "
+            f"{gaps[worst]:.4g} mm to {after}: a slice is missing, or they are uneven"
         )
     return float(gaps.mean())
 
@@ -196,8 +196,8 @@ def _check_upright(folder: str, slices: Sequence[_Slice], normal: np.ndarray) ->
     sideways = np.linalg.norm(offsets - np.outer(offsets @ normal, normal), axis=1)
     if sideways.max() > _SIDEWAYS * np.linalg.norm(slices[0].plane, axis=0).min():
         raise ValueError(
-            f"{folder}: found slices that shift sideways by {sideways.max():.4g} mm over the "
-            "stack (a tilted gantry); allowed is a stack at right angles to its slices"
+            f"{folder}: expected a stack at right angles to its slices, got one that shifts "
+            f"sideways by {sideways.max():.4g} mm (a tilted gantry)"
         )
 
 
@@ -207,10 +207,6 @@ def _voxels(folder: str, paths: list[str]) -> np.ndarray:
         return ITKReader().get_data(itk.imread(paths, itk.F))[0]
     except RuntimeError as error:
         raise damaged(folder, error) from error
-
-
-def _vectors(plane: np.ndarray) -> list[list[float]]:
-    return (np.round(plane.T, 4) + 0.0).tolist()
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
-"""The image formats that are read and written, told apart by the endings of file names.
+"""An image on disk, whatever its format: header read, voxels not yet.
 
-An image on disk, whatever its format: header read, voxels not yet.
+Formats are told apart by the endings of file names.
 """
 
 from __future__ import annotations
@@ -18,54 +18,8 @@ META_IMAGE = (".mha", ".mhd")
 ENDINGS = (*NIFTI, *NRRD, *META_IMAGE)
 OUTPUT_ENDINGS = (".nii.gz", ".nrrd", ".mha")  # one file each, compressed
 
-
-def ending(path: str | os.PathLike[str]) -> str:
-    """Finds the ending that tells an image's format.
-
-    Args:
-        path: path of a file.
-
-    Returns:
-        One of `ENDINGS`, in lower case; empty for any other file.
-    """
-    name = os.path.basename(path).lower()
-    return next((known for known in ENDINGS if name.endswith(known)), "")
-
-
-def case_name(path: str | os.PathLike[str]) -> str:
-    """Names a case after its file: the file name without the ending of an image.
-
-    Args:
-        path: path of an image, or of a DICOM series' folder.
-
-    Returns:
-        The case name.
-    """
-    name = os.path.basename(path)
-    return name[: len(name) - len(ending(name))]
-
-
-def check_output_ending(output_ext: str) -> str:
-    """Checks the format that segmentations are to be written in.
-
-    Args:
-        output_ext: a file ending.
-
-    Returns:
-        `output_ext`, unchanged.
-
-    Raises:
-        ValueError: it is none of `OUTPUT_ENDINGS`.
-    """
-    if output_ext not in OUTPUT_ENDINGS:
-        raise ValueError(
-            f"output_ext: found {output_ext!r}; allowed are {', '.join(OUTPUT_ENDINGS)}"
-        )
-    return output_ext
-
-
 _ITK_PREFIX = re.compile(r"^.*?ITK ERROR: \w+\(0x[0-9a-f]+\): ")  # source file, line, address
-_GRID_TOLERANCE = 1e-3  # mm; formats round alike numbers in their own ways
+_GRID_TOLERANCE = 1e-3  # mm; formats round the same numbers in their own ways
 
 
 @dataclass(frozen=True)
@@ -86,28 +40,57 @@ class ImageFile:
 
     @property
     def num_channels(self) -> int:
-        """How many channels the image has, 1 without a channel axis."""
+        """The number of channels, 1 without a channel axis."""
         return self.shape[3] if len(self.shape) == 4 else 1
 
 
-def damaged(path: str, error: BaseException) -> ValueError:
-    """Makes the error for a file that cannot be read.
+def ending(path: str | os.PathLike[str]) -> str:
+    """Return the ending that tells an image's format.
 
     Args:
-        path: the file.
-        error: what the library said.
+        path: path of a file.
 
     Returns:
-        The error to raise.
+        One of `ENDINGS`, in lower case; empty for any other file.
     """
-    reason = _ITK_PREFIX.sub("", " ".join(str(error).split())).partition(" Reason: ")[0]
-    return ValueError(
-        f"{path}: found a damaged or truncated file ({reason}); allowed are whole files"
-    )
+    name = os.path.basename(path).lower()
+    return next((known for known in ENDINGS if name.endswith(known)), "")
+
+
+def case_name(path: str | os.PathLike[str]) -> str:
+    """Name a case after its file: the file name without the ending of an image.
+
+    Args:
+        path: path of an image, or of a DICOM series' folder.
+
+    Returns:
+        The case name.
+    """
+    name = os.path.basename(path)
+    return name[: len(name) - len(ending(name))]
+
+
+def check_output_ending(output_ext: str) -> str:
+    """Check the format that segmentations are to be written in.
+
+    Args:
+        output_ext: a file ending.
+
+    Returns:
+        `output_ext`, unchanged.
+
+    Raises:
+        ValueError: it is none of `OUTPUT_ENDINGS`.
+    """
+    if output_ext not in OUTPUT_ENDINGS:
+        raise ValueError(
+            f"output_ext: expected one of {', '.join(OUTPUT_ENDINGS)}, got {output_ext!r}"
+        )
+    return output_ext
 
 
 def check_same_grid(reference: ImageFile, image: ImageFile) -> None:
-    """Checks that two images have the same voxels: nothing is resampled silently.
+    """Check that two images have the same voxels: nothing is resampled silently.
 
     Args:
         reference: the image that gives the grid.
@@ -118,20 +101,30 @@ def check_same_grid(reference: ImageFile, image: ImageFile) -> None:
     """
     if image.shape[:3] != reference.shape[:3]:
         raise ValueError(
-            f"{image.path}: found the shape {_size(image)}; "
-            f"allowed is that of {reference.path}, {_size(reference)}"
+            f"{image.path}: expected the shape of {reference.path}, {_size(reference)}, "
+            f"got {_size(image)}"
         )
     if not np.allclose(image.affine, reference.affine, rtol=0, atol=_GRID_TOLERANCE):
+        expected, got = ((np.round(a.affine, 5) + 0.0).tolist() for a in (reference, image))
         raise ValueError(
-            f"{image.path}: found the affine {_rounded(image.affine)}; "
-            f"allowed is that of {reference.path}, {_rounded(reference.affine)}"
+            f"{image.path}: expected the affine of {reference.path}, {expected}, got {got}"
         )
+
+
+def damaged(path: str, error: BaseException) -> ValueError:
+    """Make the error for a file that cannot be read.
+
+    Args:
+        path: the file.
+        error: what the library said.
+
+    Returns:
+        The error to raise.
+    """
+    reason = _ITK_PREFIX.sub("", " ".join(str(error).split())).partition(" Reason: ")[0]
+    return ValueError(f"{path}: expected a whole file, got a damaged or truncated one ({reason})")
 
 
 def _size(image: ImageFile) -> str:
     spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
     return f"{image.shape[:3]} at {'x'.join(f'{length:.4g}' for length in spacing)} mm"
-
-
-def _rounded(affine: np.ndarray) -> list[list[float]]:
-    return (np.round(affine, 5) + 0.0).tolist()  # + 0.0: no minus zero

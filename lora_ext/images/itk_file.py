@@ -36,7 +36,7 @@ class _Layout:
 
 
 def open_itk(path: str) -> ImageFile:
-    """Opens an NRRD or MetaImage file.
+    """Open an NRRD or MetaImage file.
 
     Channels are the components of each voxel (an NRRD axis of kind ``list`` or ``vector``,
     MetaImage's ``ElementNumberOfChannels``), or the last of four axes.
@@ -61,7 +61,7 @@ def open_itk(path: str) -> ImageFile:
         raise damaged(path, error) from error
     kind = header.GetPixelTypeAsString(header.GetPixelType())
     if kind not in _REAL_NUMBERS:
-        raise ValueError(f"{path}: found voxels of type {kind}; allowed are real numbers")
+        raise ValueError(f"{path}: expected voxels of real numbers, got {kind}")
     if ending(path) in NRRD:
         _check_nrrd(path, header)
     axes, components = header.GetNumberOfDimensions(), header.GetNumberOfComponents()
@@ -71,7 +71,7 @@ def open_itk(path: str) -> ImageFile:
 
 
 def itk_affine(header: Any) -> np.ndarray:
-    """Computes an affine from ITK's geometry, which is in LPS.
+    """Compute an affine from ITK's geometry, which is in LPS.
 
     Args:
         header: an ``itk.ImageIOBase`` that has read its file's information.
@@ -88,7 +88,7 @@ def itk_affine(header: Any) -> np.ndarray:
 
 
 def data_file(path: str) -> str | None:
-    """Finds the file that holds the voxels of an NRRD or MetaImage header.
+    """Return the path of the file that holds the voxels of an NRRD or MetaImage header.
 
     Args:
         path: a .nrrd, .nhdr, .mha or .mhd file.
@@ -102,9 +102,7 @@ def data_file(path: str) -> str | None:
     """
     name = _layout(path).data
     if name is not None and (name.startswith("LIST") or "%" in name):
-        raise ValueError(
-            f"{path}: found the data file entry {name!r}; allowed is the name of one file"
-        )
+        raise ValueError(f"{path}: expected the name of one data file, got the entry {name!r}")
     return None if name is None else os.path.join(os.path.dirname(path), name)
 
 
@@ -113,13 +111,13 @@ def _check_nrrd(path: str, header: Any) -> None:
     space = fields["NRRD_space"] if fields.HasKey("NRRD_space") else _LPS
     if space != _LPS:  # ITK would take any other space for LPS
         raise ValueError(
-            f"{path}: found the space {space}; allowed are right-anterior-superior, "
-            f"left-anterior-superior and {_LPS}"
+            f"{path}: expected the space right-anterior-superior, left-anterior-superior or "
+            f"{_LPS}, got {space}"
         )
     if header.GetNumberOfDimensions() == 4 and not fields.HasKey("NRRD_kinds[3]"):
         raise ValueError(
-            f"{path}: found four axes without kinds, so that the channels' axis is uncertain; "
-            f"allowed are kinds such as 'domain domain domain list'"
+            f"{path}: expected kinds such as 'domain domain domain list', got four axes without "
+            "kinds, so that the channels' axis is uncertain"
         )
 
 
@@ -134,7 +132,7 @@ def _voxels(path: str, components: int) -> np.ndarray:
 
 
 def _check_stream(path: str) -> None:
-    """Decompresses the voxels: ITK compares no checksum, and may go on where that fails."""
+    """Decompress the voxels: ITK compares no checksum, and may go on where that fails."""
     layout, other, stream = _layout(path), data_file(path), zlib.decompressobj(wbits=47)
     if not layout.compressed:
         return

@@ -17,7 +17,7 @@ _UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, V
 
 
 def open_nifti(path: str) -> ImageFile:
-    """Opens a NIfTI file.
+    """Open a NIfTI file.
 
     Args:
         path: a .nii or .nii.gz file.
@@ -26,14 +26,17 @@ def open_nifti(path: str) -> ImageFile:
         The image; reading its voxels compares gzip's checksum too.
 
     Raises:
-        ValueError: a file that nibabel cannot read as NIfTI.
+        ValueError: a file that nibabel cannot read as NIfTI, or voxels that are no real numbers.
     """
     try:
         image = nib.load(path)
     except _UNREADABLE as error:
         raise damaged(path, error) from error
     if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one too
-        raise ValueError(f"{path}: found a {type(image).__name__}; allowed are NIfTI images")
+        raise ValueError(f"{path}: expected a NIfTI image, got a {type(image).__name__}")
+    dtype = image.get_data_dtype()
+    if dtype.kind not in "biuf":
+        raise ValueError(f"{path}: expected voxels of real numbers, got {dtype}")
     return ImageFile(path, image.shape, image.affine, lambda: _voxels(path, type(image)))
 
 

@@ -1,7 +1,4 @@
-"""One way to open an image of any format.
-
-The reader that the bundles give to MONAI's ``LoadImaged``.
-"""
+"""One way to open an image of any format, and the reader for MONAI's ``LoadImaged``."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from lora_ext.images.nifti import open_nifti
 
 
 def open_image(path: str) -> ImageFile:
-    """Opens an image without reading its voxels.
+    """Open an image without reading its voxels.
 
     Args:
         path: a NIfTI, NRRD or MetaImage file, or the folder of a DICOM series.
@@ -37,14 +34,14 @@ def open_image(path: str) -> ImageFile:
         return open_series(path)
     if not ending(path):
         raise ValueError(
-            f"{path}: found no ending of an image; allowed are {', '.join(ENDINGS)}, or the folder "
-            "of a DICOM series"
+            f"{path}: expected a file that ends in {', '.join(ENDINGS)} or the folder of a DICOM "
+            "series, got another ending"
         )
     return open_nifti(path) if ending(path) in NIFTI else open_itk(path)
 
 
 def files_of(path: str) -> list[str]:
-    """Lists the files that an image consists of, whether they exist or not.
+    """List the files that an image consists of, whether they exist or not.
 
     Args:
         path: as for `open_image`.
@@ -65,7 +62,7 @@ def files_of(path: str) -> list[str]:
 
 
 class VolumeReader(ImageReader):
-    """Reads NIfTI as ``NibabelReader`` does, and every other format through `open_image`.
+    """Read NIfTI as ``NibabelReader`` does, and every other format through `open_image`.
 
     MONAI chooses one reader for all files of a case, by any part of their names and by what happens
     to be installed. This one looks at each file's ending, so that the channels of a case may come
@@ -73,22 +70,22 @@ class VolumeReader(ImageReader):
     """
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Returns True: what cannot be read ends with an error."""
+        """Return True: what cannot be read ends with an error."""
         return True
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[str, ...]:
-        """Returns the paths: ``LoadImage`` would answer an error here with its other readers."""
+        """Return the paths: ``LoadImage`` would answer an error here with its other readers."""
         return tuple(os.fspath(path) for path in ensure_tuple(data))
 
     def get_data(self, img: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Reads the files of one case.
+        """Read the files of one case.
 
         Args:
             img: one path with all channels, or several whose channels are put one after the other.
 
         Returns:
-            The voxels, channels last as in the file, or first where there are several files; the
-            first file's meta data.
+            The voxels, channels last as in the file, or first where there are several files; and
+            the first file's meta data.
 
         Raises:
             ValueError: a file that cannot be read, or files on different grids.

@@ -11,7 +11,7 @@ from lora_ext.images.image_file import NIFTI, check_output_ending
 
 
 class _AsIs(ImageWriter):
-    """Leaves a volume of one channel as it is.
+    """Leave a volume of one channel as it is.
 
     MONAI 1.6.1 calls its resampling even for a volume that stays where it is. There it takes the
     volume, which has no channel axis any more, for a plane, and fails where the first two axes do
@@ -28,7 +28,7 @@ class _AsIs(ImageWriter):
         squeeze_end_dims: bool = True,
         **kwargs: Any,
     ) -> None:
-        """Takes the voxels, (1, H, W, D)."""
+        """Take the voxels, (1, H, W, D)."""
         options = {"channel_dim": channel_dim, "squeeze_end_dims": squeeze_end_dims, **kwargs}
         super().set_data_array(data_array, **options)
         self.data_obj = self.data_obj.reshape(data_array.shape[1:])
@@ -37,7 +37,7 @@ class _AsIs(ImageWriter):
     def resample_if_needed(
         cls, data_array: Any, affine: Any = None, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
-        """Returns voxels and affine as they are."""
+        """Return voxels and affine as they are."""
         return data_array, affine
 
 
@@ -49,12 +49,12 @@ class ITKFileWriter(_AsIs, ITKWriter):
     """MONAI's ``ITKWriter`` without resampling, compressing."""
 
     def write(self, filename: PathLike, verbose: bool = False, **kwargs: Any) -> None:
-        """Writes the file, see ``monai.data.ITKWriter``."""
+        """Write the file, see ``monai.data.ITKWriter``."""
         super().write(filename, verbose=verbose, **{"compression": True, **kwargs})
 
 
 def segmentation_writer(output_ext: str) -> type[ImageWriter]:
-    """Chooses the writer for a format.
+    """Choose the writer for a format.
 
     Args:
         output_ext: .nii.gz, .nrrd or .mha.

@@ -10,10 +10,8 @@ from scipy.ndimage import gaussian_filter
 
 from lora_ext.phantoms.anatomy import smooth_noise
 
-SEE_THROUGH = float("nan")
-"""Contrast of a tissue that a channel does not show: what lies beneath stays."""
-
-Contrast = Mapping[str, Sequence[float]]
+SEE_THROUGH = float("nan")  # a tissue that a channel does not show: what lies beneath stays
+Contrast = Mapping[str, Sequence[float]]  # mean signal by tissue, one value per channel
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""Geometry: posed coordinates, ellipsoids and smooth noise, all in units of half the field of view.
+"""What makes an anatomy: its description, posed coordinates, ellipsoids and smooth noise.
 
-A coordinate of -1 or +1 is the border of the image, on every axis and at every image size, so an
-anatomy scales with the image. Noise is drawn on a fixed number of knots for the same reason.
-
-What an anatomy tells the writer: channels, labels, spacing and how to draw a case.
+Geometry is in units of half the field of view: a coordinate of -1 or +1 is the border of the image,
+on every axis and at every image size, so an anatomy scales with the image. Noise is drawn on a
+fixed number of knots for the same reason.
 """
 
 from __future__ import annotations
@@ -14,6 +13,46 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import make_interp_spline
 from scipy.spatial.transform import Rotation
+
+Size = tuple[int, int, int]  # voxels along X, Y, Z
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """One kind of phantom.
+
+    Attributes:
+        task: name on the command line and stem of the file names.
+        channels: channel names, in the order of the last axis on disk.
+        labels: label names; the position is the label value, 0 is background.
+        spacing: voxel size in mm.
+        draw: draws case number `case` (from 1) of a seed at a size in voxels; returns the image,
+            int16 of shape (C, X, Y, Z), and the label map, uint8 of shape (X, Y, Z). Array axes
+            point to the patient's left, posterior and superior (LPS, as in BraTS files).
+    """
+
+    task: str
+    channels: tuple[str, ...]
+    labels: tuple[str, ...]
+    spacing: tuple[float, float, float]
+    draw: Callable[[int, int, Size], tuple[np.ndarray, np.ndarray]]
+
+
+def case_generators(seed: int, case: int) -> tuple[np.random.Generator, np.random.Generator]:
+    """Make the random generators of one case.
+
+    Shape draws no voxel-wise numbers and so is the same at every image size; it must not share a
+    generator with the noise, which does.
+
+    Args:
+        seed: seed of the whole phantom.
+        case: case number, from 1.
+
+    Returns:
+        Two independent generators: one for the shape, one for the acquisition.
+    """
+    shape, acquisition = np.random.SeedSequence([seed, case]).spawn(2)
+    return np.random.default_rng(shape), np.random.default_rng(acquisition)
 
 
 def field_axis(count: int) -> np.ndarray:
@@ -106,44 +145,3 @@ def smallest(field: np.ndarray, region: np.ndarray, voxels: float) -> np.ndarray
     values = field[region]
     count = int(np.clip(round(voxels), 1, values.size))
     return region & (field <= np.partition(values, count - 1)[count - 1])
-
-
-Size = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """One kind of phantom.
-
-    Attributes:
-        task: name on the command line and stem of the file names.
-        channels: channel names, in the order of the last axis on disk.
-        labels: label names; the position is the label value, 0 is background.
-        spacing: voxel size in mm.
-        draw: draws case number `case` (from 1) of a seed at a size in voxels; returns the image,
-            int16 of shape (C, X, Y, Z), and the label map, uint8 of shape (X, Y, Z). Array axes
-            point to the patient's left, posterior and superior (LPS, as in BraTS files).
-    """
-
-    task: str
-    channels: tuple[str, ...]
-    labels: tuple[str, ...]
-    spacing: tuple[float, float, float]
-    draw: Callable[[int, int, Size], tuple[np.ndarray, np.ndarray]]
-
-
-def case_generators(seed: int, case: int) -> tuple[np.random.Generator, np.random.Generator]:
-    """Make the random generators of one case.
-
-    Shape draws no voxel-wise numbers and so is the same at every image size; it must not share a
-    generator with the noise, which does.
-
-    Args:
-        seed: seed of the whole phantom.
-        case: case number, from 1.
-
-    Returns:
-        Two independent generators: one for the shape, one for the acquisition.
-    """
-    shape, acquisition = np.random.SeedSequence([seed, case]).spawn(2)
-    return np.random.default_rng(shape), np.random.default_rng(acquisition)

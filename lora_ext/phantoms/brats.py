@@ -1,6 +1,6 @@
-"""A brain tumour of nested, irregular regions, as in the BraTS labels.
+"""A head with a brain tumour in FLAIR, T1w, t1gd and T2w, labelled as Task01_BrainTumour.
 
-A head with a brain tumour in FLAIR, T1w, t1gd and T2w, labelled as Task01_BrainTumour.
+The tumour's regions are nested and irregular, as in the BraTS labels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,25 @@ from lora_ext.phantoms.anatomy import (
 )
 
 EDEMA, NON_ENHANCING, ENHANCING = 1, 2, 3
-EMPTY_EVERY = 8
+EMPTY_EVERY = 8  # cases, of which one has no enhancing part
+
+# Mean signal per channel: FLAIR, T1w, t1gd, T2w. FLAIR and T2w show the whole tumour but not its
+# parts, t1gd its core but not the edema, T1w only that a spot is no tumour.
+CONTRAST: Contrast = {
+    "scalp": (520, 700, 740, 420),
+    "skull": (110, 110, 110, 90),
+    "csf": (120, 180, 180, 950),
+    "grey": (470, 440, 450, 540),
+    "white": (400, 600, 600, 430),
+    "spot": (640, SEE_THROUGH, SEE_THROUGH, 690),
+    "vessel": (SEE_THROUGH, SEE_THROUGH, 880, SEE_THROUGH),
+    "edema": (690, 480, SEE_THROUGH, 740),
+    "non-enhancing": (690, 480, 320, 740),
+    "enhancing": (690, 480, 880, 740),
+}
+ABNORMAL = ("spot", "vessel", "edema", "non-enhancing", "enhancing")
+SCANNER = Scanner(blur=0.5, noise=45)
+HEAD_RADII = (0.80, 0.92, 1.25)
 
 
 def enhances(seed: int, case: int) -> bool:
@@ -35,12 +53,6 @@ def enhances(seed: int, case: int) -> bool:
     """
     run, place = divmod(case - 1, EMPTY_EVERY)
     return bool(np.random.default_rng([seed, run]).integers(EMPTY_EVERY) != place)
-
-
-def _roundness(size: Size) -> np.ndarray:
-    """Return semi-axes of product 1 that make a lesion less flat in a thin slab than the field."""
-    stretch = np.clip(np.sqrt(size[0] * size[1]) / size[2], 1.0, 1.7)
-    return np.array([1.0, 1.0, stretch]) / np.cbrt(stretch)
 
 
 def draw_lesion(
@@ -88,25 +100,6 @@ def draw_lesion(
     label[core] = ENHANCING if enhancing else NON_ENHANCING
     label[necrosis] = NON_ENHANCING
     return label
-
-
-# Mean signal per channel: FLAIR, T1w, t1gd, T2w. FLAIR and T2w show the whole tumour but not its
-# parts, t1gd its core but not the edema, T1w only that a spot is no tumour.
-CONTRAST: Contrast = {
-    "scalp": (520, 700, 740, 420),
-    "skull": (110, 110, 110, 90),
-    "csf": (120, 180, 180, 950),
-    "grey": (470, 440, 450, 540),
-    "white": (400, 600, 600, 430),
-    "spot": (640, SEE_THROUGH, SEE_THROUGH, 690),
-    "vessel": (SEE_THROUGH, SEE_THROUGH, 880, SEE_THROUGH),
-    "edema": (690, 480, SEE_THROUGH, 740),
-    "non-enhancing": (690, 480, 320, 740),
-    "enhancing": (690, 480, 880, 740),
-}
-ABNORMAL = ("spot", "vessel", "edema", "non-enhancing", "enhancing")
-SCANNER = Scanner(blur=0.5, noise=45)
-HEAD_RADII = (0.80, 0.92, 1.25)
 
 
 def draw_tissues(
@@ -207,6 +200,12 @@ def draw_brats(seed: int, case: int, size: Size) -> tuple[np.ndarray, np.ndarray
     signal = paint(layers, case_contrast(rng), len(BRATS.channels))
     image = np.stack([acquire(acquisition, s, layers["scalp"], SCANNER) for s in signal])
     return image, label
+
+
+def _roundness(size: Size) -> np.ndarray:
+    """Return semi-axes of product 1 that make a lesion less flat in a thin slab than the field."""
+    stretch = np.clip(np.sqrt(size[0] * size[1]) / size[2], 1.0, 1.7)
+    return np.array([1.0, 1.0, stretch]) / np.cbrt(stretch)
 
 
 BRATS = Anatomy(

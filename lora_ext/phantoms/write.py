@@ -6,7 +6,6 @@ import gzip
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,168 +22,10 @@ from lora_ext.phantoms.prostatex import PROSTATEX
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_SIDE = 16
-PHANTOM_FOLDER = "phantom_"
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def parse_size(size: str | Sequence[int]) -> tuple[int, int, int]:
-    """Read an image size.
-
-    Args:
-        size: three integers, or a string such as "128,128,48".
-
-    Returns:
-        Image size in voxels.
-
-    Raises:
-        ValueError: the size is not three integers of at least 16.
-    """
-    parts: Any = size
-    if isinstance(size, str):
-        words = [word.strip() for word in size.strip("()[] ").split(",")]
-        parts = [int(word) if word.isdecimal() else word for word in words]
-    is_list = isinstance(parts, (tuple, list)) and len(parts) == 3
-    if not is_list or not all(_is_int(n) and n >= SMALLEST_SIDE for n in parts):
-        raise ValueError(
-            f"size: found {size!r}; allowed are three integers of at least {SMALLEST_SIDE}, "
-            "such as 128,128,48"
-        )
-    return parts[0], parts[1], parts[2]
-
-
-def check_count(name: str, value: object, least: int) -> int:
-    """Check an integer argument.
-
-    Args:
-        name: name of the argument, for the message.
-        value: what was given.
-        least: smallest value allowed.
-
-    Returns:
-        The value.
-
-    Raises:
-        ValueError: the value is no integer or too small.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}: found {value!r}; allowed is an integer of at least {least}")
-    return value
-
-
-def _written_request(folder: Path) -> tuple[Any, list[str]]:
-    """Return the request a folder was written for (None: not a phantom) and the files it lists."""
-    try:
-        listing = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-        files = [*listing["test"], *(f for pair in listing["training"] for f in pair.values())]
-        return listing["phantom"], files
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None, []
-
-
-def is_done(folder: Path, request: dict[str, Any]) -> bool:
-    """Tell whether a folder already holds the phantom asked for.
-
-    Args:
-        folder: where the phantom is to be written.
-        request: the arguments of the phantom, as stored under "phantom" in dataset.json.
-
-    Returns:
-        True when the folder holds this very phantom, False when the place is free (no such folder,
-        or an empty one).
-
-    Raises:
-        ValueError: the place is a file, or a folder that holds anything else.
-    """
-    if not folder.exists():
-        return False
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: found a file; allowed is a new or an empty folder")
-    if not any(folder.iterdir()):
-        return False
-    found, files = _written_request(folder)
-    if found is None:
-        raise ValueError(
-            f"{folder}: found a folder with other files; allowed is a new or an empty folder"
-        )
-    if found != request:
-        raise ValueError(
-            f"{folder}: found a phantom of {found}; allowed is a new or an empty folder, or one "
-            f"of the same request, {request}"
-        )
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(
-            f"{folder}: found the phantom asked for without {missing[0]}; allowed is a whole one "
-            "or a new or an empty folder"
-        )
-    return True
-
-
 ANATOMIES = {anatomy.task: anatomy for anatomy in (BRATS, PROSTATEX)}
-VERSION = 1
-"""Version of the anatomies: another one draws other images for the same seed."""
-
-
-def _lps_affine(size: Size, spacing: Sequence[float]) -> np.ndarray:
-    """Return BraTS' kind of affine: first axis to the left, second to posterior, third up."""
-    affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
-    affine[1, 3] = spacing[1] * (size[1] - 1)
-    return affine
-
-
-def _save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
-    """Write a .nii.gz whose bytes depend on the voxels and the affine alone."""
-    image = nib.Nifti1Image(voxels, affine)
-    image.header.set_xyzt_units("mm")
-    # A gzip header holds the time of writing unless told otherwise.
-    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
-
-
-def _case_name(anatomy: Anatomy, case: int) -> str:
-    return f"{anatomy.task}_{case:04d}.nii.gz"
-
-
-def _dataset_json(anatomy: Anatomy, request: dict[str, Any]) -> dict[str, Any]:
-    cases, test_cases = request["cases"], request["test_cases"]
-    training = [_case_name(anatomy, case) for case in range(1, cases + 1)]
-    test = [_case_name(anatomy, case) for case in range(cases + 1, cases + test_cases + 1)]
-    return {
-        "name": f"{anatomy.task} phantom",
-        "description": f"Synthetic images ({', '.join(anatomy.channels)}); no patient data",
-        "licence": "CC0 1.0",
-        "release": f"{VERSION}.0",
-        "tensorImageSize": "4D",
-        "modality": {str(c): name for c, name in enumerate(anatomy.channels)},
-        "labels": {str(value): name for value, name in enumerate(anatomy.labels)},
-        "numTraining": cases,
-        "numTest": test_cases,
-        "training": [
-            {"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in training
-        ],
-        "test": [f"./imagesTs/{name}" for name in test],
-        "phantom": request,
-    }
-
-
-def _write_task(folder: Path, anatomy: Anatomy, request: dict[str, Any]) -> None:
-    for name in ("imagesTr", "labelsTr", "imagesTs"):
-        (folder / name).mkdir()
-    cases, size = request["cases"], tuple(request["size"])
-    affine = _lps_affine(size, anatomy.spacing)
-    numbers = range(1, cases + request["test_cases"] + 1)
-    for case in tqdm(numbers, desc=f"{anatomy.task} phantom", unit="case", disable=None):
-        image, label = anatomy.draw(request["seed"], case, size)
-        name = _case_name(anatomy, case)
-        images = "imagesTr" if case <= cases else "imagesTs"
-        _save_nifti(folder / images / name, np.moveaxis(image, 0, -1), affine)
-        if case <= cases:
-            _save_nifti(folder / "labelsTr" / name, label, affine)
-    listing = json.dumps(_dataset_json(anatomy, request), indent=2)
-    (folder / "dataset.json").write_text(listing + "\n", encoding="utf-8")
+VERSION = 1  # of the anatomies: another one draws other images for the same seed
+SMALLEST_SIDE = 16  # voxels
+PHANTOM_FOLDER = "phantom_"  # begins the name of a bundle's default data folder
 
 
 def write_phantoms(
@@ -218,7 +59,7 @@ def write_phantoms(
         ValueError: an argument is outside what is allowed, or `out` holds anything else.
     """
     if not isinstance(task, str) or task not in ANATOMIES:
-        raise ValueError(f"task: found {task!r}; allowed are {', '.join(ANATOMIES)}")
+        raise ValueError(f"task: expected one of {', '.join(ANATOMIES)}, got {task!r}")
     request = {
         "task": task,
         "cases": check_count("cases", cases, 1),
@@ -232,25 +73,14 @@ def write_phantoms(
     if is_done(folder, request):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    place = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")
-    try:
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
+    ) as place:
         unfinished = Path(place) / folder.name
         unfinished.mkdir()
         _write_task(unfinished, ANATOMIES[task], request)
         _take_place(unfinished, folder, request)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     return folder
-
-
-def _take_place(unfinished: Path, folder: Path, request: dict[str, Any]) -> None:
-    try:
-        if folder.exists():
-            folder.rmdir()
-        os.replace(unfinished, folder)
-    except OSError:  # another process may have been faster
-        if not is_done(folder, request):
-            raise
 
 
 def ensure_phantoms(dataset_dir: str | os.PathLike[str]) -> str:
@@ -267,7 +97,7 @@ def ensure_phantoms(dataset_dir: str | os.PathLike[str]) -> str:
         `dataset_dir`, unchanged.
 
     Raises:
-        ValueError: if the folder is named ``phantom_<task>`` for a task that has no phantoms.
+        ValueError: the folder is named ``phantom_<task>`` for a task that has no phantoms.
     """
     folder = Path(dataset_dir)
     with idist.one_rank_first():
@@ -276,3 +106,141 @@ def ensure_phantoms(dataset_dir: str | os.PathLike[str]) -> str:
             logger.info("no data set given: writing 24 %s phantoms to %s", task, folder)
             write_phantoms(task, folder)
     return os.fspath(dataset_dir)
+
+
+def parse_size(size: str | Sequence[int]) -> Size:
+    """Read an image size.
+
+    Args:
+        size: three integers, or a string such as "128,128,48".
+
+    Returns:
+        Image size in voxels.
+
+    Raises:
+        ValueError: the size is not three integers of at least 16.
+    """
+    parts: Any = size
+    if isinstance(size, str):
+        words = [word.strip() for word in size.strip("()[] ").split(",")]
+        parts = [int(word) if word.isdecimal() else word for word in words]
+    is_list = isinstance(parts, (tuple, list)) and len(parts) == 3
+    if not is_list or not all(type(side) is int and side >= SMALLEST_SIDE for side in parts):
+        raise ValueError(
+            f"size: expected three integers of at least {SMALLEST_SIDE}, such as 128,128,48, "
+            f"got {size!r}"
+        )
+    return parts[0], parts[1], parts[2]
+
+
+def check_count(name: str, value: Any, least: int) -> int:
+    """Check an integer argument.
+
+    Args:
+        name: name of the argument, for the message.
+        value: what was given.
+        least: smallest value allowed.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: the value is no integer or too small.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    return value
+
+
+def is_done(folder: Path, request: dict[str, Any]) -> bool:
+    """Tell whether a folder already holds the phantom asked for.
+
+    Args:
+        folder: where the phantom is to be written.
+        request: the arguments of the phantom, as stored under "phantom" in dataset.json.
+
+    Returns:
+        True when the folder holds this very phantom, False when it is absent or empty.
+
+    Raises:
+        ValueError: the place is a file, or a folder that holds anything else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    expected = f"{folder}: expected a new or an empty folder"
+    if not folder.is_dir():
+        raise ValueError(f"{expected}, got a file")
+    try:
+        listing = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        files = [*listing["test"], *(f for pair in listing["training"] for f in pair.values())]
+        found = listing["phantom"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{expected}, got one with other files") from error
+    if found != request:
+        raise ValueError(f"{expected} or a phantom of {request}, got a phantom of {found}")
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{expected} or a whole phantom, got one without {missing[0]}")
+    return True
+
+
+def _write_task(folder: Path, anatomy: Anatomy, request: dict[str, Any]) -> None:
+    for name in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / name).mkdir()
+    cases, (x, y, z) = request["cases"], request["size"]
+    # BraTS' kind of affine: the first axis to the left, the second to posterior, the third up.
+    affine = np.diag([-anatomy.spacing[0], -anatomy.spacing[1], anatomy.spacing[2], 1.0])
+    affine[1, 3] = anatomy.spacing[1] * (y - 1)
+    numbers = range(1, cases + request["test_cases"] + 1)
+    for case in tqdm(numbers, desc=f"{anatomy.task} phantom", unit="case"):
+        image, label = anatomy.draw(request["seed"], case, (x, y, z))
+        name = _file_name(anatomy, case)
+        images = "imagesTr" if case <= cases else "imagesTs"
+        _save_nifti(folder / images / name, np.moveaxis(image, 0, -1), affine)
+        if case <= cases:
+            _save_nifti(folder / "labelsTr" / name, label, affine)
+    listing = json.dumps(_dataset_json(anatomy, request), indent=2)
+    (folder / "dataset.json").write_text(listing + "\n", encoding="utf-8")
+
+
+def _dataset_json(anatomy: Anatomy, request: dict[str, Any]) -> dict[str, Any]:
+    cases, test_cases = request["cases"], request["test_cases"]
+    names = [_file_name(anatomy, case) for case in range(1, cases + test_cases + 1)]
+    return {
+        "name": f"{anatomy.task} phantom",
+        "description": f"Synthetic images ({', '.join(anatomy.channels)}); no patient data",
+        "licence": "CC0 1.0",
+        "release": f"{VERSION}.0",
+        "tensorImageSize": "4D",
+        "modality": {str(c): name for c, name in enumerate(anatomy.channels)},
+        "labels": {str(value): name for value, name in enumerate(anatomy.labels)},
+        "numTraining": cases,
+        "numTest": test_cases,
+        "training": [
+            {"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names[:cases]
+        ],
+        "test": [f"./imagesTs/{name}" for name in names[cases:]],
+        "phantom": request,
+    }
+
+
+def _file_name(anatomy: Anatomy, case: int) -> str:
+    return f"{anatomy.task}_{case:04d}.nii.gz"
+
+
+def _save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
+    """Write a .nii.gz whose bytes depend on the voxels and the affine alone."""
+    image = nib.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm")
+    # A gzip header holds the time of writing unless told otherwise.
+    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+
+
+def _take_place(unfinished: Path, folder: Path, request: dict[str, Any]) -> None:
+    try:
+        if folder.exists():
+            folder.rmdir()
+        os.replace(unfinished, folder)
+    except OSError:  # another process may have been faster
+        if not is_done(folder, request):
+            raise

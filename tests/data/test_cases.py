@@ -1,17 +1,14 @@
-"""Case items from a Decathlon task's folds, and from any folder of images."""
+"""Case items from a Decathlon task: its folds, few training cases, its test images."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.transforms import LoadImaged
 
 from lora_ext.data.cases import fold_cases, inference_cases
 
@@ -73,7 +70,9 @@ def test_every_labelled_case_validates_once_and_test_cases_never_leak(task):
 
 
 def test_regions_of_labels_that_the_data_set_lacks_are_refused(task):
-    with pytest.raises(ValueError, match=r"region ET: found the labels \[4\]; .*\[1, 2, 3\]"):
+    with pytest.raises(
+        ValueError, match=r"region ET: expected different labels out of \[1, 2, 3\], got \[4\]"
+    ):
         fold_cases(task, ["FLAIR"], {"ET": [4]}, **FOLD)
 
 
@@ -83,14 +82,17 @@ def test_a_bad_file_is_found_in_either_part_of_the_fold(task):
         path = Path(cases[part][0]["image"])
         good = path.read_bytes()
         path.write_bytes(good[: len(good) // 2])
-        with pytest.raises(ValueError, match=rf"{path.name}: found a damaged"):
+        with pytest.raises(ValueError, match=rf"{path.name}: .*got a damaged"):
             fold_cases(task, ["FLAIR"], REGIONS, **FOLD)
         path.write_bytes(good)
 
 
 def test_labels_outside_dataset_json_are_refused_by_file(task):
     save(task / "labelsTr" / "B_3.nii.gz", value=4)
-    with pytest.raises(ValueError, match=r"labelsTr/B_3\.nii\.gz: found the label values 4"):
+    with pytest.raises(
+        ValueError,
+        match=r"labelsTr/B_3\.nii\.gz: expected every label to be one of 0, 1, 2, 3, got 4",
+    ):
         fold_cases(task, ["FLAIR"], REGIONS, **FOLD)
 
 
@@ -127,123 +129,44 @@ def test_inference_needs_no_training_images_on_disk_when_there_are_test_images(t
         inference_cases(task, ["FLAIR"])
 
 
-def test_a_folder_of_4d_files_is_one_case_per_file(tmp_path):
-    save(tmp_path / "b_1.nii.gz", channels=2)
-    save(tmp_path / "a.nii", channels=2)
-    save(tmp_path / "deeper" / "c.nii.gz", channels=2)
-    (tmp_path / "._b_1.nii.gz").write_bytes(b"macOS")
-    (tmp_path / "notes.txt").touch()
-    assert inference_cases(tmp_path, ["FLAIR", "t1gd"]) == [
-        {"case": "a", "image": str(tmp_path / "a.nii"), "channels": [0, 1]},
-        {"case": "b_1", "image": str(tmp_path / "b_1.nii.gz"), "channels": [0, 1]},
-    ]
-    with pytest.raises(ValueError, match=r"a\.nii: found 2 channels; .* 3 \(FLAIR, t1gd, T2w\)"):
-        inference_cases(tmp_path, ["FLAIR", "t1gd", "T2w"])
+@pytest.fixture
+def fold(task):
+    """A function that lists a fold of six cases, four of which train, with so many of them."""
+
+    def fold(training_cases=None):
+        return fold_cases(task, ["FLAIR"], REGIONS, **FOLD, training_cases=training_cases)
+
+    return fold
 
 
-def test_one_file_per_channel_is_put_in_the_order_of_the_modalities(tmp_path):
-    for name in ("pat_01_T1GD", "pat_01_flair", "pat_02_t1gd", "pat_02_FLAIR"):
-        save(tmp_path / f"{name}.nii.gz")
-    items = inference_cases(tmp_path, ["FLAIR", "t1gd"])
-    assert names(items) == ["pat_01", "pat_02"]
-    assert items[0] == {
-        "case": "pat_01",
-        "image": [str(tmp_path / f"pat_01_{name}.nii.gz") for name in ("flair", "T1GD")],
-        "channels": [0, 1],
-    }
+def test_fewer_training_cases_leave_the_validation_cases_alone(fold):
+    one, two, four, everything = fold(1), fold(2), fold(4), fold()
+    fewest, fewer, all_names = (set(names(cases["training"])) for cases in (one, two, everything))
+    assert one["validation"] == two["validation"] == everything["validation"]
+    assert [len(cases["training"]) for cases in (one, two, everything)] == [1, 2, 4]
+    assert fewest < fewer < all_names
+    assert four == everything
 
 
-def test_the_longest_modality_that_fits_names_the_channel(tmp_path):
-    for name in ("a_T1", "a_ce_T1", "b_T1", "b_ce_T1"):
-        save(tmp_path / f"{name}.nii.gz")
-    items = inference_cases(tmp_path, ["T1", "ce_T1"])
-    assert names(items) == ["a", "b"]
-    assert [Path(path).name for path in items[0]["image"]] == ["a_T1.nii.gz", "a_ce_T1.nii.gz"]
+def test_more_training_cases_than_the_fold_has_are_refused(fold):
+    with pytest.raises(ValueError, match=r"training_cases: expected 1 to 4, .*got 5"):
+        fold(5)
 
 
-def test_a_missing_channel_names_the_case_the_modality_and_the_expected_file(tmp_path):
-    for name in ("a_FLAIR", "a_t1gd", "b_FLAIR"):
-        save(tmp_path / f"{name}.nii.gz")
-    words = r"found no t1gd file of case b; allowed is b_t1gd\.nii\.gz"
-    with pytest.raises(ValueError, match=words):
-        inference_cases(tmp_path, ["FLAIR", "t1gd"])
+def test_a_bad_file_of_a_training_case_that_is_not_kept_does_not_matter(fold, task):
+    kept = fold(2)
+    unused = set(names(fold()["training"])) - set(names(kept["training"]))
+    (task / "imagesTr" / f"{unused.pop()}.nii.gz").write_bytes(b"torn")
+    assert fold(2) == kept
+    with pytest.raises(ValueError, match="got a damaged"):
+        fold()
 
 
-def test_other_sequences_and_segmentations_of_known_cases_are_ignored_and_logged(tmp_path, caplog):
-    for name in ("a_FLAIR", "a_t1gd", "a_T2w", "a_seg"):
-        save(tmp_path / f"{name}.nii.gz")
-    with caplog.at_level(logging.INFO):
-        assert names(inference_cases(tmp_path, ["FLAIR", "t1gd"])) == ["a"]
-    assert all(f"{name}.nii.gz: ignored" in caplog.text for name in ("a_T2w", "a_seg"))
-
-
-@pytest.mark.parametrize("name", ["other", "ab_T2w", "_FLAIR", "FLAIR"])
-def test_any_other_single_channel_file_is_refused_by_name(tmp_path, name):
-    for known in ("a_FLAIR", "a_t1gd", name):
-        save(tmp_path / f"{known}.nii.gz")
-    with pytest.raises(ValueError, match=rf"/{name}\.nii\.gz: found a single channel"):
-        inference_cases(tmp_path, ["FLAIR", "t1gd"])
-
-
-@pytest.mark.parametrize(
-    ("files", "modalities"),
-    [
-        ({"a_FLAIR.nii.gz": 0, "a_flair.nii": 0, "a_t1gd.nii": 0}, ["FLAIR", "t1gd"]),
-        ({"a.nii.gz": 2, "a.nii": 2}, ["FLAIR", "t1gd"]),
-        ({"a.nii.gz": 2, "a_FLAIR.nii": 0, "a_t1gd.nii": 0}, ["FLAIR", "t1gd"]),
-        ({"a.nii.gz": 0, "a_T2.nii.gz": 0}, ["T2"]),
-    ],
-)
-def test_two_files_for_one_channel_of_a_case_are_refused(tmp_path, files, modalities):
-    for name, channels in files.items():
-        save(tmp_path / name, channels=channels)
-    with pytest.raises(ValueError, match="found a second"):
-        inference_cases(tmp_path, modalities)
-
-
-def test_with_one_modality_a_3d_file_is_a_case_of_its_own(tmp_path):
-    for name in ("p_1", "p_1_2", "q_T2", "q_seg"):
-        save(tmp_path / f"{name}.nii.gz")
-    items = inference_cases(tmp_path, ["T2"])
-    assert names(items) == ["p_1", "p_1_2", "q"]
-    assert items[2]["image"] == str(tmp_path / "q_T2.nii.gz")
-    assert LoadImaged("image", ensure_channel_first=True)(items[0])["image"].shape == (1, 4, 5, 6)
-
-
-def test_an_empty_folder_a_missing_one_and_a_damaged_image_are_refused(tmp_path):
-    (tmp_path / "._a.nii.gz").touch()
-    with pytest.raises(ValueError, match="found no image"):
-        inference_cases(tmp_path, ["FLAIR"])
-    (tmp_path / "a.nii.gz").touch()
-    with pytest.raises(ValueError, match=r"a\.nii\.gz: found a damaged"):
-        inference_cases(tmp_path, ["FLAIR"])
-    with pytest.raises(ValueError, match="found no such folder"):
-        inference_cases(tmp_path / "nowhere", ["FLAIR"])
-
-
-@pytest.mark.parametrize("modalities", [[], "FLAIR", ["FLAIR", "flair"]])
-def test_modalities_must_be_different_names(tmp_path, modalities):
-    save(tmp_path / "a.nii.gz")
-    with pytest.raises(ValueError, match=re.escape(f"modalities: found {modalities!r}")):
-        inference_cases(tmp_path, modalities)
-
-
-def real_task():
-    here = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    folder = Path(os.environ.get("LORA_EXT_REAL_DATA", here)) / "Task01_BRATS2013"
-    if not (folder / "dataset.json").is_file():
-        pytest.skip("real BraTS 2013 cases not found; set LORA_EXT_REAL_DATA to their folder")
-    return folder
-
-
-def test_real_brats_cases_pass_the_checks_and_load_by_channel_name(tmp_path):
-    folder = tmp_path / "task"
-    folder.mkdir()
-    real = real_task()
+def test_real_brats_cases_pass_the_checks_and_load_by_channel_name(real_data, tmp_path):
     for name in ("imagesTr", "labelsTr"):
-        (folder / name).symlink_to(real / name)
-    content = json.loads((real / "dataset.json").read_text())
-    write(folder, content | {"training": content["training"][:2]})
-    cases = fold_cases(folder, ["t1gd"], REGIONS, fold=0, num_folds=2, split_seed=0)
+        (tmp_path / name).symlink_to(real_data / name)
+    content = json.loads((real_data / "dataset.json").read_text())
+    write(tmp_path, content | {"training": content["training"][:2]})
+    cases = fold_cases(tmp_path, ["t1gd"], REGIONS, fold=0, num_folds=2, split_seed=0)
     assert names(cases["training"] + cases["validation"]) == ["BRATS2013_0004", "BRATS2013_0003"]
     assert cases["training"][0]["channels"] == [1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -12,10 +13,13 @@ import pytest
 
 from lora_ext.data import checks
 from lora_ext.data.checks import check_cases
+from lora_ext.data.task import read_task
+from lora_ext.images.reader import open_image
 
 NAMES = ("FLAIR", "t1gd")
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-SHAPE = (6, 5, 4)
+SHAPE = (7, 6, 5)
+ENDINGS = [".nrrd", ".nhdr", ".mha", ".mhd"]
 
 
 def save(path, voxels, affine=LPS):
@@ -34,6 +38,10 @@ def label(value=1):
     return voxels
 
 
+def integers():
+    return np.random.default_rng(0).integers(0, 99, SHAPE).astype(np.int16)
+
+
 @pytest.fixture
 def item(tmp_path):
     return {
@@ -50,7 +58,7 @@ def check(*items, names=NAMES, values=(0, 1, 2), record=None):
 
 def test_good_cases_pass_with_and_without_a_label_and_with_a_single_3d_channel(item, tmp_path):
     check(item, {"case": "b", "image": item["image"]})
-    check({"image": save(tmp_path / "c.nii.gz", image(0))}, names=("T2",))
+    check({"case": "c", "image": save(tmp_path / "c.nii.gz", image(0))}, names=("T2",))
     files = [save(tmp_path / f"d_{name}.nii.gz", image(0)) for name in NAMES]
     check({"case": "d", "image": files, "label": item["label"]})
 
@@ -78,7 +86,7 @@ def test_a_damaged_file_is_named_and_called_damaged(tmp_path, suffix, damage):
     path = tmp_path / f"a{suffix}"
     save(path, image())
     path.write_bytes(damage(path.read_bytes()))
-    words = rf"^{re.escape(str(path))}: found a damaged or truncated file \([^\n]*$"
+    words = rf"^{re.escape(str(path))}: .*got a damaged or truncated one \([^\n]*$"
     with pytest.raises(ValueError, match=words):
         check({"case": "a", "image": str(path)})
 
@@ -86,16 +94,16 @@ def test_a_damaged_file_is_named_and_called_damaged(tmp_path, suffix, damage):
 @pytest.mark.parametrize(("channels", "found"), [(3, 3), (1, 1), (0, 1)])
 def test_another_number_of_channels_is_named_with_the_channels_allowed(tmp_path, channels, found):
     path = save(tmp_path / "a.nii.gz", image(channels))
-    with pytest.raises(ValueError, match=rf"found {found} channels; allowed are 2 \(FLAIR, t1gd\)"):
+    with pytest.raises(ValueError, match=rf"expected 2 channels \(FLAIR, t1gd\), got {found}"):
         check({"case": "a", "image": path})
 
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "words"),
     [
-        ((6, 5), np.float32, "allowed are 3 dimensions, or 4"),
-        ((6, 5, 4, 1, 2), np.float32, "allowed are 3 dimensions, or 4"),
-        ((6, 5, 4, 2), np.complex64, "voxels of type complex64; allowed are real"),
+        ((6, 5), np.float32, "expected 3 dimensions, or 4"),
+        ((6, 5, 4, 1, 2), np.float32, "expected 3 dimensions, or 4"),
+        ((6, 5, 4, 2), np.complex64, "expected voxels of real numbers, got complex64"),
     ],
 )
 def test_only_volumes_of_real_numbers_are_allowed(tmp_path, shape, dtype, words):
@@ -108,7 +116,7 @@ def test_non_finite_voxels_are_counted_by_channel(tmp_path):
     voxels = image()
     voxels[0, 0, :3, 1] = (np.nan, np.inf, -np.inf)
     path = save(tmp_path / "a.nii.gz", voxels)
-    words = r"found non-finite voxels, 3 in channel 1 \(t1gd\); all must be finite"
+    words = r"expected finite voxels, got non-finite ones, 3 in channel 1 \(t1gd\)"
     with pytest.raises(ValueError, match=words):
         check({"case": "a", "image": path})
 
@@ -124,8 +132,8 @@ def test_a_non_finite_voxel_in_a_channel_file_names_that_file(tmp_path):
 @pytest.mark.parametrize(
     ("voxels", "affine", "words"),
     [
-        (label()[:-1], LPS, r"found the shape \(5, 5, 4\) at 1x1x1 mm; .*\(6, 5, 4\)"),
-        (label(), np.diag([1.0, -1.0, 1.0, 1.0]), "found the affine"),
+        (label()[:-1], LPS, r"expected the shape .*\(7, 6, 5\) at 1x1x1 mm, got \(6, 6, 5\)"),
+        (label(), np.diag([1.0, -1.0, 1.0, 1.0]), "expected the affine"),
     ],
 )
 def test_a_label_on_another_grid_than_its_image_is_refused(item, tmp_path, voxels, affine, words):
@@ -138,31 +146,31 @@ def test_an_image_and_a_label_may_differ_in_affine_by_a_micrometre_only(item, tm
     item["label"] = save(tmp_path / "a_label.nii.gz", label(), LPS + 0.0005 * np.eye(4, k=3))
     check(item)
     item["label"] = save(tmp_path / "a_label.nii.gz", label(), LPS + 0.01 * np.eye(4, k=3))
-    with pytest.raises(ValueError, match=r"a_label\.nii\.gz: found the affine .*0\.01\D"):
+    with pytest.raises(ValueError, match=r"a_label\.nii\.gz: expected the affine .*0\.01\D"):
         check(item)
 
 
 @pytest.mark.parametrize(
     ("voxels", "affine", "words"),
-    [(image(0)[1:], LPS, "found the shape"), (image(0), np.eye(4), "found the affine")],
+    [(image(0)[1:], LPS, "expected the shape"), (image(0), np.eye(4), "expected the affine")],
 )
 def test_channel_files_of_one_case_must_share_a_grid(tmp_path, voxels, affine, words):
     first = save(tmp_path / "a_FLAIR.nii.gz", image(0))
     files = [first, save(tmp_path / "a_t1gd.nii.gz", voxels, affine)]
     with pytest.raises(ValueError, match=rf"a_t1gd\.nii\.gz: {words} .*a_FLAIR\.nii\.gz"):
         check({"case": "a", "image": files})
-    with pytest.raises(ValueError, match="found 3 files for case a; allowed are 2"):
+    with pytest.raises(ValueError, match=r"expected 2 files \(FLAIR, t1gd\) for case a, got 3"):
         check({"case": "a", "image": [first] * 3})
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(4.0, "values 4;"), (1.5, "values 1.5;"), (np.nan, "nan;"), (-1.0, "-1;")]
+    ("value", "words"), [(4.0, "got 4"), (1.5, "got 1.5"), (np.nan, "got nan"), (-1.0, "got -1")]
 )
 def test_label_values_outside_the_map_are_listed(item, tmp_path, value, words):
     voxels = label().astype(np.float32)
     voxels[0, 0, 0] = value
     item["label"] = save(tmp_path / "a_label.nii.gz", voxels)
-    with pytest.raises(ValueError, match=rf"{words} allowed are 0, 1, 2$"):
+    with pytest.raises(ValueError, match=f"expected every label to be one of 0, 1, 2, {words}$"):
         check(item)
 
 
@@ -170,12 +178,12 @@ def test_without_a_label_map_any_integer_is_a_label(item, tmp_path):
     item["label"] = save(tmp_path / "a_label.nii.gz", label(9))
     check(item, values=None)
     item["label"] = save(tmp_path / "a_label.nii.gz", label() * np.float32(0.5))
-    with pytest.raises(ValueError, match=r"values 0\.5; allowed are integers"):
+    with pytest.raises(ValueError, match=r"expected every label to be an integer, got 0\.5"):
         check(item, values=None)
 
 
 def test_the_first_bad_case_by_name_is_the_one_reported(tmp_path):
-    items = [{"image": save(tmp_path / f"{name}.nii.gz", image(3))} for name in "cab"]
+    items = [{"case": n, "image": save(tmp_path / f"{n}.nii.gz", image(3))} for n in "cab"]
     with pytest.raises(ValueError, match=r"a\.nii\.gz"):
         check(*items)
 
@@ -183,10 +191,12 @@ def test_the_first_bad_case_by_name_is_the_one_reported(tmp_path):
 @pytest.fixture
 def reads(monkeypatch):
     seen = []
-    voxels = checks._voxels
-    monkeypatch.setattr(
-        checks, "_voxels", lambda image: (seen.append(image.path), voxels(image))[1]
-    )
+
+    def open_and_listen(path):
+        image = open_image(path)
+        return replace(image, read=lambda: (seen.append(path), image.read())[1])
+
+    monkeypatch.setattr(checks, "open_image", open_and_listen)
     return seen
 
 
@@ -209,23 +219,23 @@ def test_a_changed_file_is_checked_again(item, tmp_path):
     stat = os.stat(item["label"])
     save(item["label"], label(7))  # of the same size
     os.utime(item["label"], ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    with pytest.raises(ValueError, match="label values 7"):
+    with pytest.raises(ValueError, match="got 7"):
         check(item, record=record)
 
 
 def test_other_allowed_values_or_channels_are_checked_again(item, tmp_path):
     record = tmp_path / "checked.json"
     check(item, record=record)
-    with pytest.raises(ValueError, match=r"label values 1; allowed are 0$"):
+    with pytest.raises(ValueError, match=r"expected every label to be one of 0, got 1$"):
         check(item, values=[0], record=record)
-    with pytest.raises(ValueError, match="channels; allowed are 1"):
+    with pytest.raises(ValueError, match="expected 1 channels"):
         check(item, names=["T2"], record=record)
 
 
 def test_a_case_that_failed_is_not_recorded_but_those_before_it_are(item, tmp_path):
     record = tmp_path / "checked.json"
     bad = {"case": "b", "image": save(tmp_path / "b.nii.gz", image(3))}
-    with pytest.raises(ValueError, match="found 3 channels"):
+    with pytest.raises(ValueError, match="got 3"):
         check(item, bad, record=record)
     assert list(json.loads(record.read_text())["passed"].values()) == [item["image"]]
 
@@ -246,5 +256,97 @@ def test_a_record_that_cannot_be_written_does_not_stop_the_run(item, tmp_path, c
 
 
 def test_nothing_is_printed_where_stderr_is_no_terminal(tmp_path, capsys):
-    check(*({"image": save(tmp_path / f"{i}.nii", image())} for i in range(9)))
+    check(*({"case": c, "image": save(tmp_path / f"{c}.nii", image())} for c in "abcdefghi"))
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_good_cases_of_any_format_pass(tmp_path, write_image, oblique, ending):
+    path = write_image(tmp_path / f"a{ending}", image(), oblique)
+    label_map = write_image(tmp_path / f"label{ending}", label(), oblique)
+    check({"case": "a", "image": path, "label": label_map})
+    series = write_image(tmp_path / "series", integers(), oblique)
+    one = write_image(tmp_path / f"one{ending}", image(0), oblique)
+    check({"case": "b", "image": [series, one], "label": label_map})
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_each_fault_is_named(tmp_path, write_image, oblique, ending):
+    bad = image()
+    bad[0, 0, :3, 1] = (np.nan, np.inf, -np.inf)
+    path = write_image(tmp_path / f"a{ending}", bad, oblique)
+    with pytest.raises(
+        ValueError, match=rf"a{ending}: .* non-finite ones, 3 in channel 1 \(t1gd\)"
+    ):
+        check({"case": "a", "image": path})
+    with pytest.raises(ValueError, match=rf"a{ending}: expected 1 channels \(t1gd\), got 2"):
+        check({"case": "a", "image": path}, names=["t1gd"])
+    path = write_image(tmp_path / f"b{ending}", image(), oblique)
+    wrong = write_image(tmp_path / f"label{ending}", label(7), oblique)
+    with pytest.raises(
+        ValueError, match=rf"label{ending}: expected every label to be one of 0, 1, 2, got 7"
+    ):
+        check({"case": "b", "image": path, "label": wrong})
+    moved = write_image(tmp_path / f"moved{ending}", label(), oblique + np.eye(4, k=3))
+    with pytest.raises(ValueError, match=rf"moved{ending}: expected the affine of .*b{ending}"):
+        check({"case": "b", "image": path, "label": moved})
+
+
+@pytest.mark.parametrize("ending", [".nhdr", ".mhd"])
+def test_a_missing_data_file_is_named(tmp_path, write_image, oblique, ending):
+    path = write_image(tmp_path / f"a{ending}", image(), oblique)
+    (tmp_path / "a.raw").unlink()
+    with pytest.raises(ValueError, match=r"a\.raw: found no such file; case a needs it"):
+        check({"case": "a", "image": path})
+
+
+def test_channels_on_different_grids_name_both_files_and_grids(tmp_path, write_image, oblique):
+    files = [
+        write_image(tmp_path / "a_FLAIR.mha", image(0), oblique),
+        write_image(tmp_path / "a_t1gd", integers()[:, :, :4], oblique),
+    ]
+    words = (
+        r"a_t1gd: expected the shape of .*a_FLAIR\.mha, \(7, 6, 5\) at 1\.5x1\.25x4 mm, "
+        r"got \(7, 6, 4\) at 1\.5x1\.25x4 mm"
+    )
+    with pytest.raises(ValueError, match=words):
+        check({"case": "a", "image": files})
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr", "a.mhd", "a"])
+def test_the_record_knows_every_file_of_an_image(tmp_path, write_image, oblique, name):
+    """A passed case is read again when its data file or one of its slices has changed."""
+    record = tmp_path / "checked.json"
+    item = {"case": "a", "image": write_image(tmp_path / name, integers(), oblique)}
+    check(item, names=["T2"], record=record)
+    assert list(json.loads(record.read_text())["passed"].values()) == [item["image"]]
+    part = {"a.nrrd": "a.nrrd", "a": "a/I003"}.get(name, "a.raw")
+    content, stat = (tmp_path / part).read_bytes(), os.stat(tmp_path / part)
+    (tmp_path / part).write_bytes(content[:-9])
+    os.utime(tmp_path / part, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(ValueError, match=r"damaged or truncated|no readable DICOM"):
+        check(item, names=["T2"], record=record)
+    if name != "a.nrrd":  # damage that leaves size and time: the record is believed
+        (tmp_path / part).write_bytes(bytes(len(content)))
+        os.utime(tmp_path / part, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        check(item, names=["T2"], record=record)
+
+
+def test_a_task_may_list_files_of_any_format(tmp_path, write_image, oblique):
+    """NRRD and MetaImage take the place of NIfTI in a Decathlon task's dataset.json."""
+    training = []
+    for i, (ending, other) in enumerate(
+        [(".nrrd", ".mha"), (".nii.gz", ".nrrd"), (".mhd", ".nii")]
+    ):
+        write_image(tmp_path / f"imagesTr/a{i}{ending}", image(), oblique)
+        write_image(tmp_path / f"labelsTr/a{i}{other}", label(), oblique)
+        training.append({"image": f"imagesTr/a{i}{ending}", "label": f"labelsTr/a{i}{other}"})
+    content = {
+        "modality": {"0": "FLAIR", "1": "t1gd"},
+        "labels": {"0": "background", "1": "edema"},
+        "training": training,
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    cases = read_task(tmp_path).training
+    assert [case.name for case in cases] == ["a0", "a1", "a2"]
+    check(*({"case": c.name, "image": str(c.image), "label": str(c.label)} for c in cases))

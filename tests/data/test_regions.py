@@ -108,13 +108,13 @@ def test_own_labels_are_those_of_no_inner_region():
 @pytest.mark.parametrize(
     ("regions", "words"),
     [
-        ({"A": [1, 2]}, "region A .*found 2 labels"),
-        ({"A": [1, 2], "B": [1], "C": [2]}, "region A .*found 0 labels"),
-        ({"A": [1], "B": [1]}, "region A .*found 0 labels"),
+        ({"A": [1, 2]}, "region A .*expected one label .*got 2"),
+        ({"A": [1, 2], "B": [1], "C": [2]}, "region A .*expected one label .*got 0"),
+        ({"A": [1], "B": [1]}, "region A .*expected one label .*got 0"),
         ({"A": [1, 2], "B": [2, 3]}, "regions A .* and B .*partial overlap"),
-        ({"A": [256]}, r"region A: found the labels \[256\]"),
-        ({"A": []}, r"region A: found the labels \[\]"),
-        ({}, "found none"),
+        ({"A": [256]}, r"region A: expected different labels .*got \[256\]"),
+        ({"A": []}, r"region A: expected different labels .*got \[\]"),
+        ({}, "got none"),
     ],
 )
 def test_regions_that_cannot_be_decoded_are_refused_at_construction(regions, words):
@@ -124,18 +124,20 @@ def test_regions_that_cannot_be_decoded_are_refused_at_construction(regions, wor
 
 def test_check_regions_names_the_region_and_the_labels_allowed():
     check_regions(BRATS, [0, 1, 2, 3])
-    with pytest.raises(ValueError, match=r"region TC: found the labels \[2, 3\]; .*\[1, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"region TC: expected different labels out of \[1, 2\], got \[2, 3\]"
+    ):
         check_regions(BRATS, [0, 1, 2])
-    with pytest.raises(ValueError, match=r"region A: found the labels \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"region A: expected .*got \[0, 1\]"):
         check_regions({"A": [0, 1]}, [0, 1, 2])
-    with pytest.raises(ValueError, match=r"region A: found the labels \[1, 1\]"):
+    with pytest.raises(ValueError, match=r"region A: expected .*got \[1, 1\]"):
         check_regions({"A": [1, 1]}, [0, 1, 2])
 
 
 def test_another_number_of_channels_is_refused():
-    with pytest.raises(ValueError, match="found 2 channels; allowed is 1"):
+    with pytest.raises(ValueError, match="expected 1 channel, got 2"):
         labels_to_regions(torch.zeros(2, 1, 1, 1), BRATS)
-    with pytest.raises(ValueError, match=r"found 2 maps; allowed are 3 \(TC, WT, ET\)"):
+    with pytest.raises(ValueError, match=r"expected 3 maps \(TC, WT, ET\), got 2"):
         regions_to_labels(torch.zeros(2, 1, 1, 1), BRATS)
 
 

@@ -88,7 +88,10 @@ def test_empty_folder_is_refused(tmp_path):
 def test_too_few_patients_are_named(tmp_path):
     save(tmp_path / "a.nii.gz")
     save(tmp_path / "b.nii.gz")
-    with pytest.raises(ValueError, match=r"found 2 patients \(a.nii.gz, b.nii.gz\); num_folds 4"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected at least as many patients as num_folds, 4, got 2 \(a.nii.gz, b.nii.gz\)",
+    ):
         fold_volumes(tmp_path, **SPLIT)
 
 

@@ -72,10 +72,10 @@ def truncated(task):
 
 
 SPOILT = {
-    "channels; allowed are": lambda t: save(t / "a.nii.gz", np.ones((8, 8, 8, 3), np.float32)),
-    "found the shape": other_shape,
-    "found the affine": other_place,
-    "label values": lambda t: save(t / "a_label.nii.gz", np.full((8, 8, 8), 7, np.uint8)),
+    "channels (": lambda t: save(t / "a.nii.gz", np.ones((8, 8, 8, 3), np.float32)),
+    "expected the shape": other_shape,
+    "expected the affine": other_place,
+    "every label": lambda t: save(t / "a_label.nii.gz", np.full((8, 8, 8), 7, np.uint8)),
     "non-finite": not_finite,
     "damaged": truncated,
     "no dataset.json": lambda t: (t / "dataset.json").unlink(),

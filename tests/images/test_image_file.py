@@ -1,11 +1,51 @@
-"""Two images' grids compared, and what a library says made into one sentence."""
+"""File endings, grids compared, and what a library says made into one sentence."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import pytest
 
-from lora_ext.images.image_file import ImageFile, check_same_grid, damaged
+from lora_ext.images.image_file import (
+    ImageFile,
+    case_name,
+    check_output_ending,
+    check_same_grid,
+    damaged,
+    ending,
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "known", "case"),
+    [
+        ("a/B_1.nii.gz", ".nii.gz", "B_1"),
+        ("x.y.nii", ".nii", "x.y"),
+        ("B.NII.GZ", ".nii.gz", "B"),
+        ("a.nii.mha", ".mha", "a.nii"),
+        ("c.mhd", ".mhd", "c"),
+        ("d.seg.nrrd", ".nrrd", "d.seg"),
+        ("e.NHDR", ".nhdr", "e"),
+        ("f.raw", "", "f.raw"),
+        ("pat.1/FLAIR", "", "FLAIR"),
+    ],
+)
+def test_the_last_ending_tells_the_format_and_the_rest_names_the_case(path, known, case):
+    assert ending(path) == known
+    assert case_name(path) == case
+
+
+def test_segmentations_are_written_in_one_of_three_formats():
+    assert [check_output_ending(e) for e in (".nii.gz", ".nrrd", ".mha")] == [
+        ".nii.gz",
+        ".nrrd",
+        ".mha",
+    ]
+    for wrong in (".nii", "nrrd", ".dcm", ""):
+        words = re.escape(f"output_ext: expected one of .nii.gz, .nrrd, .mha, got {wrong!r}")
+        with pytest.raises(ValueError, match=words):
+            check_output_ending(wrong)
 
 
 def image(name, shape=(4, 5, 6), affine=None, shift=0.0):
@@ -25,8 +65,8 @@ def test_a_fourth_axis_holds_the_channels_and_does_not_matter_for_the_grid():
 def test_another_shape_names_both_files_and_both_grids():
     other = image("b.mha", (4, 5, 7), np.diag([1.0, 1.0, 1.25, 1.0]))
     words = (
-        r"^b\.mha: found the shape \(4, 5, 7\) at 1x1x1\.25 mm; "
-        r"allowed is that of a\.nrrd, \(4, 5, 6\) at 1x1x3 mm$"
+        r"^b\.mha: expected the shape of a\.nrrd, \(4, 5, 6\) at 1x1x3 mm, "
+        r"got \(4, 5, 7\) at 1x1x1\.25 mm$"
     )
     with pytest.raises(ValueError, match=words):
         check_same_grid(image("a.nrrd"), other)
@@ -34,7 +74,7 @@ def test_another_shape_names_both_files_and_both_grids():
 
 def test_another_affine_names_both_files_and_both_grids():
     check_same_grid(image("a"), image("b", shift=0.0009))
-    words = r"^b: found the affine \[\[1\.0, 0\.0, 0\.0, 0\.002\].*; allowed is that of a, \[\[1"
+    words = r"^b: expected the affine of a, \[\[1.*, got \[\[1\.0, 0\.0, 0\.0, 0\.002\]"
     with pytest.raises(ValueError, match=words):
         check_same_grid(image("a"), image("b", shift=0.002))
 
@@ -44,7 +84,7 @@ def test_what_itk_says_is_cut_down_to_its_reason():
         "/work/ITK/itkMetaImageIO.cxx:490:\nITK ERROR: MetaImageIO(0x5612d02f6ba0): File cannot be"
         " read: a.mha for reading.\nReason: No such file or directory"
     )
+    reason = "File cannot be read: a.mha for reading."
     assert str(damaged("x/a.mha", said)) == (
-        "x/a.mha: found a damaged or truncated file (File cannot be read: a.mha for reading.); "
-        "allowed are whole files"
+        f"x/a.mha: expected a whole file, got a damaged or truncated one ({reason})"
     )

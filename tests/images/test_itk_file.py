@@ -105,22 +105,22 @@ def test_an_nrrds_list_of_channels_may_be_its_first_or_last_axis(tmp_path):
             "dimension: 4\nspace: right-anterior-superior-time\nsizes: 4 5 6 2\n"
             "kinds: space space space time\n"
             "space directions: (1,0,0,0) (0,2,0,0) (0,0,3,0) (0,0,0,1)",
-            r"found the space right-anterior-superior-time; allowed are right-anterior-superior,",
+            r"expected the space right-anterior-superior, .*, got right-anterior-superior-time",
         ),
         (
             f"dimension: 3\nspace: scanner-xyz\nsizes: 4 5 12\nspace directions: {DIRECTIONS}",
-            r"found the space scanner-xyz; allowed",
+            r"expected the space .*, got scanner-xyz",
         ),
-        ("dimension: 4\nsizes: 2 4 5 6", r"found four axes without kinds.*allowed are kinds"),
+        ("dimension: 4\nsizes: 2 4 5 6", "expected kinds such as .*, got four axes without kinds"),
         (
             "dimension: 4\nspace: RAS\nsizes: 2 4 5 6\nkinds: complex domain domain domain\n"
             f"space directions: none {DIRECTIONS}",
-            r"found voxels of type complex; allowed are real numbers",
+            "expected voxels of real numbers, got complex",
         ),
         (
             f"dimension: 4\nspace: RAS\nsizes: 4 5 6 2\nspace directions: {DIRECTIONS} none\n"
             "kinds: domain domain domain time",
-            r"found a damaged or truncated file \(ReadImageInformation: number of domain axes",
+            r".*got a damaged or truncated one \(ReadImageInformation: number of domain axes",
         ),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_truncated_file_is_called_damaged(tmp_path, write_image, name, compres
     part = Path(data_file(path) or path)
     content = part.read_bytes()
     part.write_bytes(content[: keep if keep > 1 else int(keep * len(content))])
-    with pytest.raises(ValueError, match=rf"{name}: found a damaged or truncated file \([^\n]+$"):
+    with pytest.raises(ValueError, match=rf"{name}: .*got a damaged or truncated one \([^\n]+$"):
         open_itk(path).read()
 
 
@@ -150,14 +150,14 @@ def test_a_compressed_file_with_a_wrong_byte_is_called_damaged(tmp_path, write_i
     content = bytearray(part.read_bytes())
     content[-60] ^= 255
     part.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name}: found a damaged or truncated file"):
+    with pytest.raises(ValueError, match=rf"{name}: .*got a damaged or truncated one"):
         open_itk(path).read()
 
 
 def test_a_file_of_another_format_is_called_damaged(tmp_path):
     for name in NAMES:
         (tmp_path / name).write_text("no image")
-        with pytest.raises(ValueError, match=rf"{name}: found a damaged or truncated file"):
+        with pytest.raises(ValueError, match=rf"{name}: .*got a damaged or truncated one"):
             open_image(str(tmp_path / name))
 
 
@@ -179,7 +179,7 @@ def test_a_header_names_its_data_file(tmp_path, write_image):
 )
 def test_a_header_of_many_data_files_is_refused(tmp_path, name, entry):
     (tmp_path / name).write_text(entry)
-    words = r"found the data file entry '(LIST|%03d).*'; allowed is the name of one file"
+    words = r"expected the name of one data file, got the entry '(LIST|%03d).*'"
     with pytest.raises(ValueError, match=rf"{name}: {words}"):
         data_file(str(tmp_path / name))
 

@@ -1,6 +1,8 @@
-"""The reader in MONAI's chain: every format, mixed formats, batches."""
+"""Any image is opened in one way, also in MONAI's chain: every format, mixed formats, batches."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -9,9 +11,9 @@ import torch
 from monai.data import DataLoader, Dataset, NibabelReader
 from monai.transforms import Compose, LoadImage, LoadImaged, Orientationd
 
-from lora_ext.images.reader import VolumeReader
+from lora_ext.images.reader import VolumeReader, files_of, open_image
 
-NAMES = ["a.nii.gz", "a.nii", "b.nrrd", "c.nhdr", "d.mha", "e.mhd"]
+FILES = ["a.nii.gz", "a.nii", "b.nrrd", "c.nhdr", "d.mha", "e.mhd"]
 READER = "lora_ext.images.VolumeReader"
 
 
@@ -24,7 +26,7 @@ def load(path):
     return LoadImage(reader=READER, image_only=True, ensure_channel_first=True)(path)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "series"])
+@pytest.mark.parametrize("name", [*FILES, "series"])
 def test_every_format_loads_to_one_tensor_and_affine(tmp_path, write_image, oblique, name):
     image = load(write_image(tmp_path / name, voxels(), oblique))
     assert image.dtype == torch.float32
@@ -33,7 +35,7 @@ def test_every_format_loads_to_one_tensor_and_affine(tmp_path, write_image, obli
     assert str(image.meta["space"]) == "RAS"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_channels_come_first(tmp_path, write_image, oblique, name):
     image = load(write_image(tmp_path / name, voxels(channels=3), oblique))
     np.testing.assert_array_equal(image.numpy(), voxels(channels=3).transpose(3, 0, 1, 2))
@@ -77,13 +79,13 @@ def test_the_middle_of_a_name_does_not_choose_the_reader(tmp_path, write_image, 
 def test_files_on_different_grids_are_refused_by_name(tmp_path, write_image, oblique):
     first = write_image(tmp_path / "a.nrrd", voxels(), oblique)
     second = write_image(tmp_path / "b.nii.gz", voxels(), np.eye(4))
-    with pytest.raises(ValueError, match=r"b\.nii\.gz: found the affine .*a\.nrrd"):
+    with pytest.raises(ValueError, match=r"b\.nii\.gz: expected the affine of .*a\.nrrd"):
         load([first, second])
 
 
 def test_an_error_is_said_once_and_no_other_reader_is_tried(tmp_path, write_image, oblique, caplog):
     folder = write_image(tmp_path / "series", voxels(), oblique, skip=[2])
-    with pytest.raises(ValueError, match="found a gap of 8 mm"):
+    with pytest.raises(ValueError, match="got 8 mm to"):
         load(folder)
     assert caplog.text == ""
 
@@ -123,3 +125,41 @@ def test_a_float_header_scales_the_voxels_of_nifti(tmp_path, oblique):
     nib.save(image, tmp_path / "a.nii.gz")
     stored = np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj)
     np.testing.assert_allclose(load(str(tmp_path / "a.nii.gz")).numpy()[0], stored)
+
+
+@pytest.mark.parametrize("name", [*FILES, "series"])
+def test_every_format_gives_the_same_image(tmp_path, write_image, oblique, name):
+    image = open_image(write_image(tmp_path / name, voxels(), oblique))
+    assert image.shape == (7, 6, 5)
+    np.testing.assert_allclose(image.affine, oblique, atol=1e-6)
+    np.testing.assert_array_equal(image.read(), voxels())
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.dcm", "noending"])
+def test_another_ending_is_refused(tmp_path, name):
+    (tmp_path / name).touch()
+    words = (
+        rf"{name}: expected a file that ends in \.nii\.gz, \.nii, \.nrrd, \.nhdr, \.mha, \.mhd or "
+        "the folder of a DICOM series, got another ending"
+    )
+    with pytest.raises(ValueError, match=words):
+        open_image(str(tmp_path / name))
+
+
+def test_an_image_knows_all_its_files(tmp_path, write_image, oblique):
+    found = {
+        name: [
+            Path(path).name for path in files_of(write_image(tmp_path / name, voxels(), oblique))
+        ]
+        for name in [*FILES, "series"]
+    }
+    assert found == {
+        "a.nii": ["a.nii"],
+        "a.nii.gz": ["a.nii.gz"],
+        "b.nrrd": ["b.nrrd"],
+        "c.nhdr": ["c.nhdr", "c.raw"],
+        "d.mha": ["d.mha"],
+        "e.mhd": ["e.mhd", "e.raw"],
+        "series": [f"I00{index}" for index in range(5)],
+    }
+    assert files_of(str(tmp_path / "missing.mhd")) == [str(tmp_path / "missing.mhd")]

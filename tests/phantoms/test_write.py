@@ -1,4 +1,4 @@
-"""The phantom task on disk: layout, determinism, refusals."""
+"""The phantom task on disk: arguments, layout, determinism, refusals, several processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,64 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from lora_ext.phantoms import write_phantoms
+from lora_ext.phantoms import ensure_phantoms, write_phantoms
+from lora_ext.phantoms.write import check_count, is_done, parse_size
+
+
+@pytest.mark.parametrize(
+    "given", ["128,128,48", "(128, 128, 48)", " 128, 128,48 ", (128, 128, 48), [128, 128, 48]]
+)
+def test_size_is_read_from_a_string_or_a_sequence(given):
+    assert parse_size(given) == (128, 128, 48)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("128,128", "128x128x48", "", "a,b,c", "64,64,-32", "64,64,32.0"),
+        *((64, 64, 15), (64, 64), (64.0, 64, 64), (True, 64, 64), {64, 65, 66}, 64, None),
+    ],
+)
+def test_bad_sizes_are_refused_with_what_was_given_and_what_is_allowed(given):
+    with pytest.raises(ValueError, match="three integers of at least 16") as caught:
+        parse_size(given)
+    assert repr(given) in str(caught.value)
+
+
+def test_the_least_count_is_allowed_and_one_less_is_not():
+    assert check_count("cases", 1, 1) == 1
+    with pytest.raises(ValueError, match="cases: expected an integer of at least 1, got 0"):
+        check_count("cases", 0, 1)
+
+
+def test_a_new_or_an_empty_folder_is_free(tmp_path):
+    assert not is_done(tmp_path / "new", {})
+    assert not is_done(tmp_path, {})
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"phantom": {}}', "not json"])
+def test_a_folder_with_other_things_is_refused_by_name(tmp_path, content):
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(ValueError, match="got one with other files") as caught:
+        is_done(tmp_path, {"seed": 0})
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match="got a file"):
+        is_done(tmp_path / "out", {})
+
+
+def test_the_same_phantom_is_done_only_while_its_files_are_there(tmp_path):
+    listing = {"training": [], "test": ["./imagesTs/a.nii.gz"], "phantom": {"seed": 0}}
+    (tmp_path / "dataset.json").write_text(json.dumps(listing))
+    with pytest.raises(ValueError, match=r"without \./imagesTs/a\.nii\.gz"):
+        is_done(tmp_path, {"seed": 0})
+    (tmp_path / "imagesTs").mkdir()
+    (tmp_path / "imagesTs" / "a.nii.gz").write_bytes(b"")
+    assert is_done(tmp_path, {"seed": 0})
+
 
 SIZE = (32, 32, 16)
 CHANNELS = {"brats": ["FLAIR", "T1w", "t1gd", "T2w"], "prostatex": ["T2", "ADC"]}
@@ -204,13 +261,13 @@ def test_another_phantom_is_not_overwritten(tmp_path, change):
     call = {"cases": 1, "size": (16, 16, 16), "test_cases": 0}
     folder = write_phantoms("brats", tmp_path / "out", **call)
     before = contents(folder)
-    with pytest.raises(ValueError, match=r"out: found a phantom of .*'seed': 0"):
+    with pytest.raises(ValueError, match=r"out: expected .*got a phantom of .*'seed': 0"):
         write_phantoms("brats", folder, **{**call, **change})
     assert contents(folder) == before
 
 
 def test_unknown_task_is_refused_with_the_names_allowed(tmp_path):
-    with pytest.raises(ValueError, match=r"task: found 'liver'; allowed are brats, prostatex"):
+    with pytest.raises(ValueError, match=r"task: expected one of brats, prostatex, got 'liver'"):
         write_phantoms("liver", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -223,7 +280,80 @@ def test_unknown_task_is_refused_with_the_names_allowed(tmp_path):
     ],
 )
 def test_bad_arguments_are_refused_by_name_and_value(tmp_path, name, value):
-    with pytest.raises(ValueError, match=f"^{name}: found ") as caught:
+    with pytest.raises(ValueError, match=f"^{name}: expected ") as caught:
         write_phantoms("brats", tmp_path / "out", **{name: value})
     assert repr(value) in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+TWO = """
+import json, logging, sys
+from pathlib import Path
+import ignite.distributed as idist
+from lora_ext.data import fold_cases
+from lora_ext.phantoms import ensure_phantoms
+
+logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+read = []
+logging.getLogger("lora_ext.data.checks").addFilter(lambda entry: not read.append(entry.msg))
+with idist.Parallel(backend="gloo"):
+    ensure_phantoms("phantom_prostatex")
+    items = fold_cases("phantom_prostatex", ["T2"], {"PZ": [1]}, fold=0, num_folds=8, split_seed=0,
+                       record="eval/checked_cases.json")
+    report = json.dumps([len(read), len(items["training"])])
+    Path(f"{idist.get_rank()}.json").write_text(report)
+"""
+
+
+def test_missing_default_folder_is_filled_and_any_other_left_alone(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("lora_ext.phantoms.write.write_phantoms", lambda *a: asked.append(a))
+    assert ensure_phantoms(tmp_path / "phantom_brats") == str(tmp_path / "phantom_brats")
+    ensure_phantoms(tmp_path / "Task01_BrainTumour")
+    assert asked == [("brats", tmp_path / "phantom_brats")]
+
+
+def test_folder_that_is_there_is_not_touched(tmp_path):
+    (tmp_path / "phantom_brats").mkdir()
+    ensure_phantoms(tmp_path / "phantom_brats")
+    assert list((tmp_path / "phantom_brats").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_rank_0_writes_and_reads_the_data_and_the_others_take_it(in_two_processes, tmp_path):
+    done = in_two_processes(TWO)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "0.json").read_text() == "[1, 21]"
+    assert (tmp_path / "1.json").read_text() == "[0, 21]"
+    assert done.stdout.count("writing 24 prostatex phantoms") == 1
+    assert [path.name for path in (tmp_path / "eval").iterdir()] == ["checked_cases.json"]
+
+
+AT_ONCE = """
+import sys, time
+from pathlib import Path
+from lora_ext.phantoms import write_phantoms
+
+Path(f"ready{sys.argv[1]}").touch()
+while len(list(Path().glob("ready*"))) < 2:
+    time.sleep(0.01)
+print(write_phantoms("brats", "at_once", cases=6, size=(32, 32, 32)))
+"""
+
+
+@pytest.mark.slow
+def test_two_runs_may_want_the_same_missing_phantoms_at_once(tmp_path):
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", AT_ONCE, str(number)],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert [text for text, _ in said] == [f"{tmp_path / 'at_once'}\n"] * 2
+    alone = write_phantoms("brats", tmp_path / "alone", cases=6, size=(32, 32, 32))
+    assert contents(tmp_path / "at_once") == contents(alone)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"alone", "at_once", "ready0", "ready1"}

@@ -1,4 +1,4 @@
-"""Channel selection inside MONAI's chain: load, select, resample, invert, save."""
+"""Channels and names inside MONAI's chain, the foreground's box, intensities of MR and CT."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ import torch
 from monai.data import CacheDataset, DataLoader, MetaTensor, decollate_batch
 from monai.transforms import (
     Compose,
+    CropForegroundd,
     Invertd,
     LoadImaged,
+    NormalizeIntensityd,
     Orientationd,
     SaveImaged,
     Spacingd,
 )
 
-from lora_ext.data.transforms import NameAfterCased, SelectChannelsd
+from lora_ext.data.transforms import (
+    NameAfterCased,
+    NormalizeVolumed,
+    SelectChannelsd,
+    is_foreground,
+)
 
 AFFINE = np.array([[-1.0, 0, 0, 10], [0, -1, 0, 20], [0, 0, 3, -5], [0, 0, 0, 1]])
 SHAPE = (10, 9, 6)
@@ -33,8 +40,7 @@ def path(tmp_path):
 
 def chain(*more, num_channels=None):
     load = LoadImaged("image", ensure_channel_first=True)
-    select, name = SelectChannelsd("image", num_channels), NameAfterCased("image")
-    return Compose([load, select, name, *more])
+    return Compose([load, SelectChannelsd("image", num_channels), NameAfterCased("image"), *more])
 
 
 def resampling(num_channels=None):
@@ -82,15 +88,40 @@ def test_the_callers_image_and_item_are_not_changed(path):
     loaded = LoadImaged("image", ensure_channel_first=True)({"image": path})
     for channels in ({}, {"channels": [1]}):
         item = {"case": "B_1", "image": loaded["image"], **channels}
-        SelectChannelsd("image")(item)
+        NameAfterCased("image")(SelectChannelsd("image")(item))
+        NameAfterCased("image")(item)
         assert item["image"].shape[0] == 4
         assert item["image"].meta["filename_or_obj"] == path
         assert "channels" in item or not channels
 
 
+def test_selecting_does_not_name_and_naming_does_not_select(path):
+    loaded = LoadImaged("image", ensure_channel_first=True)({"image": path})
+    item = {"case": "B_1", **loaded, "channels": [2, 0]}
+    selected = SelectChannelsd("image")(item)["image"]
+    assert selected.meta["filename_or_obj"] == path
+    named = NameAfterCased("image")(item)
+    assert named["image"].meta["filename_or_obj"] == "B_1.nii.gz"
+    assert torch.equal(named["image"], loaded["image"])
+    assert named["channels"] == [2, 0]
+
+
+def test_an_image_is_named_after_its_case_or_else_its_path_without_ending(path):
+    image = LoadImaged("image", ensure_channel_first=True)({"image": path})["image"]
+    item = {"image": image, "image_path": "/a/B_2.nrrd"}
+    named = [NameAfterCased("image")(i)["image"] for i in (item, {**item, "case": "B_1"})]
+    assert [n.meta["filename_or_obj"] for n in named] == ["B_2", "B_1.nii.gz"]
+
+
+def test_plain_tensors_without_meta_data_are_left_as_they_are():
+    image = torch.zeros(1, 2, 2, 2)
+    assert NameAfterCased("image")({"case": "a", "image": image})["image"] is image
+
+
 def test_applied_operations_before_the_selection_are_kept(path):
     image = MetaTensor(torch.zeros(4, 2, 2, 2), applied_operations=[{"class": "Flip"}])
-    result = SelectChannelsd("image")({"image": image, "channels": [0]})["image"]
+    item = SelectChannelsd("image")({"case": "a", "image": image, "channels": [0]})
+    result = NameAfterCased("image")(item)["image"]
     assert result.applied_operations == [{"class": "Flip"}]
 
 
@@ -104,10 +135,10 @@ def test_plain_tensors_are_selected_too():
 @pytest.mark.parametrize(
     ("channels", "num_channels", "words"),
     [
-        ({}, 2, "found 4 channels; the network takes 2"),
-        ({"channels": [0]}, 2, "found 1 channels; the network takes 2"),
-        ({"channels": [0, 4]}, 2, r"found 4 channels; the channels asked for are \[0, 4\]"),
-        ({"channels": [-1]}, None, r"found 4 channels; the channels asked for are \[-1\]"),
+        ({}, 2, "expected 2 channels, which the network takes, got 4"),
+        ({"channels": [0]}, 2, "expected 2 channels, which the network takes, got 1"),
+        ({"channels": [0, 4]}, 2, r"expected the channels \[0, 4\], got 4 channels"),
+        ({"channels": [-1]}, None, r"expected the channels \[-1\], got 4 channels"),
     ],
 )
 def test_a_wrong_number_of_channels_names_the_file(path, channels, num_channels, words):
@@ -157,14 +188,109 @@ def test_it_works_in_a_cached_batched_data_set(path):
 def test_it_is_picklable_and_may_miss_keys():
     select = pickle.loads(pickle.dumps(SelectChannelsd("image", 2, allow_missing_keys=True)))
     assert select({"case": "a", "channels": [0]}) == {"case": "a"}
-    with pytest.raises(KeyError):
-        SelectChannelsd("image")({"case": "a"})
+    name = pickle.loads(pickle.dumps(NameAfterCased("image", allow_missing_keys=True)))
+    assert name({"case": "a"}) == {"case": "a"}
+    for transform in (SelectChannelsd("image"), NameAfterCased("image")):
+        with pytest.raises(KeyError):
+            transform({"case": "a"})
 
 
-def test_selecting_leaves_the_name_and_naming_the_callers_meta_data_alone():
-    image = MetaTensor(torch.zeros(2, 3, 3, 3), meta={"filename_or_obj": "file.nii.gz"})
-    selected = SelectChannelsd("image")({"case": "a", "image": image, "channels": [1]})["image"]
-    assert selected.meta["filename_or_obj"] == "file.nii.gz"
-    named = NameAfterCased("image")({"case": "a", "image": image})["image"]
-    assert named.meta["filename_or_obj"] == "a.nii.gz"
-    assert image.meta["filename_or_obj"] == "file.nii.gz"
+def crop(image):
+    return CropForegroundd(
+        "image", "image", select_fn=is_foreground, start_coord_key=None, end_coord_key=None
+    )({"image": MetaTensor(image)})["image"]
+
+
+def test_box_holds_every_voxel_that_any_channel_has_a_signal_in():
+    image = torch.zeros(2, 10, 9, 8)
+    image[0, 2, 3, 4] = 5.0
+    image[1, 6, 3, 1] = -5.0
+    assert crop(image).shape == (2, 5, 1, 4)
+
+
+def test_affine_follows_the_box():
+    image = torch.zeros(1, 6, 6, 6)
+    image[0, 2:4, 3:5, 1:3] = 1.0
+    np.testing.assert_array_equal(crop(image).affine[:3, 3], [2.0, 3.0, 1.0])
+
+
+@pytest.mark.parametrize("value", [0.0, -1000.0])
+def test_image_without_a_zero_background_keeps_its_size(value):
+    image = torch.full((1, 6, 5, 4), value)
+    assert crop(image).shape == image.shape
+
+
+def normalise(volume, kind="auto"):
+    return NormalizeVolumed("image", kind)({"image": volume})["image"]
+
+
+@pytest.fixture
+def mr():
+    torch.manual_seed(0)
+    volume = torch.rand(1, 20, 20, 20) * 100 + 50
+    volume[:, :8] = 0
+    return volume
+
+
+@pytest.fixture
+def ct():
+    torch.manual_seed(0)
+    volume = torch.randn(1, 20, 20, 20) * 100
+    volume[:, :8] = -1024
+    volume[:, 9] = 3000  # metal
+    return volume
+
+
+def test_mr_background_stays_zero_and_the_rest_is_standardised(mr):
+    result = normalise(mr)
+    assert torch.equal(result == 0, mr == 0)
+    inside = result[mr != 0]
+    assert inside.mean().item() == pytest.approx(0, abs=1e-5)
+    assert inside.std().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_mr_scale_does_not_matter(mr):
+    assert torch.allclose(normalise(mr), normalise(1000 * mr), atol=1e-3)
+
+
+def test_one_bright_vessel_does_not_darken_the_rest_of_an_mr(mr):
+    plain, vessel = normalise(mr), mr.clone()
+    vessel[0, 10, 10, 10] = 1e5
+    assert (normalise(vessel) - plain).abs()[0, 11:].max() < 0.05
+
+
+def test_mr_agrees_with_the_segmentation_bundles_where_nothing_is_clipped():
+    volume = torch.cat([torch.zeros(1, 4, 10, 10), torch.full((1, 4, 10, 10), 7.0)], dim=1)
+    volume[:, 4:6] = 3.0
+    theirs = NormalizeIntensityd("image", nonzero=True)({"image": volume})["image"]
+    assert torch.allclose(normalise(volume), theirs)
+
+
+def test_ct_is_known_by_air_and_clipped_to_its_window(ct):
+    result = normalise(ct)
+    assert result.mean().item() == pytest.approx(0, abs=1e-5)
+    assert result[:, 9].unique().numel() == 1
+    assert torch.equal(result, normalise(ct.clamp(-1000, 1000)))
+    assert (result != 0).all()  # air is no background here
+
+
+def test_kind_can_be_told(mr, ct):
+    assert torch.equal(normalise(mr, "mr"), normalise(mr))
+    assert torch.equal(normalise(ct, "ct"), normalise(ct))
+    assert not torch.allclose(normalise(ct, "mr"), normalise(ct))
+
+
+def test_empty_volume_stays_empty():
+    empty = torch.zeros(1, 4, 4, 4)
+    assert torch.equal(normalise(empty), empty)
+
+
+def test_input_is_not_changed(mr):
+    before = mr.clone()
+    normalise(mr)
+    assert torch.equal(mr, before)
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="expected one of auto, mr, ct, got 'pet'"):
+        NormalizeVolumed("image", "pet")
