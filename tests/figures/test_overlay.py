@@ -291,7 +291,7 @@ def test_files_that_do_not_lie_on_the_images_grid_are_refused_by_name(tmp_path: 
         overlay_from_files(image, None, moved, REGIONS, tmp_path / "a.png")
     text = tmp_path / "text.nii.gz"
     text.write_text("no image")
-    with pytest.raises(ValueError, match=r"text\.nii\.gz: found a damaged or truncated file"):
+    with pytest.raises(ValueError, match=r"text\.nii\.gz: expected a whole file, got a damaged or truncated one"):
         overlay_from_files(image, text, text, REGIONS, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
