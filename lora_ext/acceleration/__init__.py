@@ -6,7 +6,11 @@ Nothing here changes a parameter, its name or, but for rounding, a result. The p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from monai.inferers import Inferer
 from monai.networks.blocks import SABlock, UnetrUpBlock
 from monai.networks.blocks.dynunet_block import UnetResBlock
 from torch import nn
@@ -80,6 +84,33 @@ def accelerate(
     return network
 
 
+class AcceleratedInferer(Inferer):
+    """Another inferer, whose network is accelerated before it runs.
+
+    MONAI Label builds the network of ``inference.json`` itself and takes the inferer from it, so
+    this is where both of them meet.
+
+    Args:
+        inferer: the inferer that is called.
+        acceleration: see `accelerate`; the device is that of the images.
+        amp: see `accelerate`.
+    """
+
+    def __init__(self, inferer: Inferer, acceleration: str = "auto", amp: bool = False) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.settings = (acceleration, amp)
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run the network on images."""
+        acceleration, amp = self.settings
+        if isinstance(network, nn.Module):
+            accelerate(network, inputs.device, acceleration, amp=amp)
+        return self.inferer(inputs, network, *args, **kwargs)
+
+
 def _swap_blocks(network: nn.Module) -> None:
     for part in network.modules():
         faster = FASTER.get(type(part), {})
@@ -87,4 +118,10 @@ def _swap_blocks(network: nn.Module) -> None:
             block.__class__ = faster.get(type(block), type(block))
 
 
-__all__ = ["accelerate", "compilation", "has_fast_bfloat16", "keep_freed_memory"]
+__all__ = [
+    "AcceleratedInferer",
+    "accelerate",
+    "compilation",
+    "has_fast_bfloat16",
+    "keep_freed_memory",
+]

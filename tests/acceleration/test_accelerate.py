@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
+from monai.inferers import SimpleInferer
 from monai.networks.nets import UNETR, DynUNet
 from torch import nn
 
 from lora_ext import acceleration
-from lora_ext.acceleration import accelerate
+from lora_ext.acceleration import AcceleratedInferer, accelerate
 
 REGIMES = ["baseline", "finetune", "frozen", "lora"]
 IMAGE = torch.randn(1, 2, 32, 32, 16, generator=torch.Generator().manual_seed(1))
@@ -110,3 +111,14 @@ def test_unknown_setting_is_refused(small_network):
 def test_on_together_with_compile_is_refused(small_network):
     with pytest.raises(ValueError, match=r"expected auto or off together with --compile True"):
         accelerate(small_network(), "cpu", "on", compile=True)
+
+
+def test_inferer_accelerates_whatever_network_it_is_given_once_and_for_all(small_network):
+    plain = small_network()
+    network, inferer = copy.deepcopy(plain), AcceleratedInferer(SimpleInferer(), "on")
+    with torch.no_grad():
+        first, again = inferer(IMAGE, network), inferer(IMAGE, network)
+        torch.testing.assert_close(first, plain(IMAGE), rtol=1e-4, atol=1e-5)
+    assert torch.equal(first, again)
+    assert classes(network) == classes(accelerate(copy.deepcopy(plain), "cpu", "on"))
+    assert inferer(IMAGE, lambda image: image) is IMAGE

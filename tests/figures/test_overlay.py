@@ -283,15 +283,15 @@ def test_files_that_do_not_lie_on_the_images_grid_are_refused_by_name(tmp_path: 
     image = save(tmp_path / "a.nii.gz", np.zeros((24, 20, 16, 2), dtype=np.float32))
     small = save(tmp_path / "small.nii.gz", labels()[:-1])
     with pytest.raises(
-        ValueError, match=r"small\.nii\.gz: found the shape \(23, 20, 16\).*a\.nii\.gz"
+        ValueError, match=r"small\.nii\.gz: expected the shape of .*a\.nii\.gz.*got \(23, 20, 16\)"
     ):
         overlay_from_files(image, None, small, REGIONS, tmp_path / "a.png")
     moved = save(tmp_path / "moved.nii.gz", labels(), np.eye(4))
-    with pytest.raises(ValueError, match=r"moved\.nii\.gz: found the affine .*a\.nii\.gz"):
+    with pytest.raises(ValueError, match=r"moved\.nii\.gz: expected the affine of .*a\.nii\.gz"):
         overlay_from_files(image, None, moved, REGIONS, tmp_path / "a.png")
     text = tmp_path / "text.nii.gz"
     text.write_text("no image")
-    with pytest.raises(ValueError, match=r"text\.nii\.gz: expected a whole file, got a damaged or truncated one"):
+    with pytest.raises(ValueError, match=r"text\.nii\.gz: expected a whole file, got a damaged"):
         overlay_from_files(image, text, text, REGIONS, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
