@@ -55,6 +55,7 @@ class ChannelLoRAUNETR(nn.Module):
             ``channel0``, ``channel1``, ...
         activation_checkpointing: in training, keep only the inputs of the transformer and residual
             blocks and compute what is inside again for the gradients: less memory, more time.
+        encoder: what the encoder's weights come from, for the record; changes nothing.
 
     Attributes:
         config: the constructor's arguments that say what is computed, as JSON can hold them.
@@ -83,6 +84,7 @@ class ChannelLoRAUNETR(nn.Module):
         num_heads: int = 12,
         modalities: Sequence[str] | None = None,
         activation_checkpointing: bool = False,
+        encoder: str | None = None,
     ) -> None:
         super().__init__()
         names = tuple(modalities or default_names(in_channels))
@@ -97,6 +99,8 @@ class ChannelLoRAUNETR(nn.Module):
             "hidden_size": hidden_size, "mlp_dim": mlp_dim, "num_layers": num_layers,
             "num_heads": num_heads, "modalities": list(names),
         }  # fmt: skip
+        if encoder is not None:
+            self.config["encoder"] = encoder
         self.register_load_state_dict_pre_hook(refuse_misfit)
         self.modality_dropout = modality_dropout
         self.encoder = ChannelEncoder(

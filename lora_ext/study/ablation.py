@@ -84,7 +84,7 @@ def run_ablation(
 ) -> None:
     """Compare both scalings at every rank, and the placements of the adapters at rank 32.
 
-    It goes on and exits as `run_study` does; for its arguments see ``ablation --help``.
+    It resumes and exits as `run_study` does; for its arguments see ``ablation --help``.
     """
     for name in VARIED.keys() & settings.keys():
         raise ValueError(f"unknown setting --{name}; an ablation varies it, use {VARIED[name]}")

@@ -1,6 +1,6 @@
 """What came of the runs: ``run.json`` of each, ``results.json`` of all, and both as DataFrames.
 
-Learning curves come from the log and not from TensorBoard: a resumed run goes on in the same log,
+Learning curves come from the log and not from TensorBoard: a resumed run continues the same log,
 and an epoch that was done twice simply counts the second time.
 """
 

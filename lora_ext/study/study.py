@@ -47,7 +47,7 @@ def run_study(
 ) -> None:
     """Train and evaluate bundles as a user would, and write tables and plots of all of them.
 
-    The same call again skips what is finished and goes on with what was stopped. Exits with 1 if a
+    The same call again skips what is finished and resumes what was stopped. Exits with 1 if a
     run failed and with 130 if it was stopped. A seed is the run's alone: the folds are the same for
     all seeds, and follow the setting ``split_seed``. ``pretrained`` is a file, a pattern with
     ``{dataset}``, ``{seed}`` and ``{fold}``, or ``none`` for random weights; without it, bundles
@@ -103,7 +103,7 @@ def run_parts(parts: Sequence[Part], root: Path, command: str) -> list[dict[str,
                 write_results(part.folder, command)
                 progress.end(record)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes here", file=sys.stderr)
         sys.exit(STOPPED)
     return [write_results(part.folder, command) for part in parts]
 

@@ -212,7 +212,7 @@ def test_a_stopped_call_leaves_what_is_done_and_goes_on(two, monkeypatch, capsys
     with pytest.raises(SystemExit) as caught:
         run_parts(two, Path("R"), "command")
     assert caught.value.code == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     run_parts(two, Path("R"), "command")
     assert begun == [0, 0, 0, 1, 1]
     assert capsys.readouterr().out.startswith("2/4 b ")

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from lora_ext import load_model
+from lora_ext import ChannelLoRAUNETR, load_model
 from lora_ext.weights import save_model
 
 
@@ -66,3 +66,13 @@ def test_record_is_the_constructors_arguments(tmp_path, small_network):
     record = json.loads((tmp_path / "network.json").read_text())
     rebuilt = type(network)(**record)
     assert rebuilt.state_dict().keys() == network.state_dict().keys()
+
+
+def test_record_is_what_the_network_can_be_built_from_again(small_network, tmp_path):
+    network = small_network()
+    network.config["encoder"] = "random"
+    save_model(network, tmp_path / "model.pt")
+    record = json.loads((tmp_path / "network.json").read_text())
+    again = ChannelLoRAUNETR(**record)
+    load_model(again, tmp_path / "model.pt")
+    assert again.config == network.config == record
