@@ -65,8 +65,8 @@ def main(arguments: list[str]) -> None:
     """Probe both encoders for every data set and seed, and print a line per data set."""
     scores: dict[str, list[tuple[float, float]]] = {}
     for path in sorted(Path(arguments[0]).glob("runs/*_frozen/*/run.json")):
-        run = json.loads(path.read_text())
-        config = json.loads((path.parent / "models" / "network.json").read_text())
+        run = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads((path.parent / "models" / "network.json").read_text(encoding="utf-8"))
         cases = {side: prepared(run, items) for side, items in run_cases(run).items()}
         pair = []
         for pretrained in (True, False):

@@ -72,7 +72,7 @@ def pooled_dice(run: dict, folder: Path) -> tuple[float, float]:
     Raises:
         ValueError: for cases of another size than the network's one window.
     """
-    config = json.loads((folder / "models" / "network.json").read_text())
+    config = json.loads((folder / "models" / "network.json").read_text(encoding="utf-8"))
     network = ChannelLoRAUNETR(**config).eval()
     load_model(network, folder / "models" / "model.pt")
     whole, blurred = PooledDice(), PooledDice()
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> None:
     found = defaultdict(list)
     paths = sorted(study.glob("runs/*/*/run.json"))
     for path in tqdm(paths):
-        run = json.loads(path.read_text())
+        run = json.loads(path.read_text(encoding="utf-8"))
         if run["status"] != "done" or run["reference"] or (rows and run["row"] not in rows):
             continue
         found[run["row"]].append(pooled_dice(run, path.parent))

@@ -58,7 +58,7 @@ def in_two_processes(tmp_path):
     """A function that runs Python code in both processes of one torchrun, in an empty folder."""
 
     def run(code) -> subprocess.CompletedProcess:
-        (tmp_path / "script.py").write_text(code)
+        (tmp_path / "script.py").write_text(code, encoding="utf-8")
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         return subprocess.run(
             [*torchrun, "--nproc_per_node=2", "script.py"],

@@ -135,7 +135,10 @@ def run_process(
     Its output goes to the log, and every finished line of that to `watch`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab" if append else "wb") as sink, log.open(errors="replace") as source:
+    with (
+        log.open("ab" if append else "wb") as sink,
+        log.open(encoding="utf-8", errors="replace") as source,
+    ):
         source.seek(0, 2)
         child = subprocess.Popen(
             [*LAUNCHER, *argv[len(MONAI_BUNDLE) :]],

@@ -101,7 +101,7 @@ def test_every_row_is_written(tmp_path):
 
     out = tmp_path / "rows.json"
     main(size="small", repeats=1, json=str(out), rows="encoder,training,memory,inference,file")
-    rows = json.loads(out.read_text())
+    rows = json.loads(out.read_text(encoding="utf-8"))
     assert {row["name"] for row in rows} == NAMES
     for row in rows:
         assert set(row) == {
@@ -136,7 +136,11 @@ def test_scaling_is_plotted(tmp_path):
     plot, out = tmp_path / "scaling.png", tmp_path / "scaling.json"
     main(size="small", repeats=1, scaling=str(plot), json=str(out))
     assert plot.stat().st_size > 10_000
-    assert {row["name"] for row in json.loads(out.read_text())} == {"channels", "rank", "roi"}
+    assert {row["name"] for row in json.loads(out.read_text(encoding="utf-8"))} == {
+        "channels",
+        "rank",
+        "roi",
+    }
 
 
 @pytest.mark.slow
@@ -152,7 +156,7 @@ def test_every_regime_is_measured_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(growth, "in_own_process", here)
     out = tmp_path / "regimes.json"
     main(size="small", repeats=1, regimes=True, json=str(out))
-    rows = {row["name"]: row for row in json.loads(out.read_text())}
+    rows = {row["name"]: row for row in json.loads(out.read_text(encoding="utf-8"))}
     assert set(rows) == {"baseline", "frozen", "lora16", "lora32", "lora64"}
     for row in rows.values():
         assert row["checkpointing"]["needed"] < row["plain"]["needed"] < row["plain"]["peak"]

@@ -73,7 +73,7 @@ def bundle(tmp_path) -> Path:
     folder = tmp_path / "app" / "model" / "prostatex_lora16"
     for path, text in render_bundle(facts_of(folder.name, {"test": SERVED})).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text)
+        (folder / path).write_text(text, encoding="utf-8")
     return folder
 
 

@@ -37,7 +37,7 @@ def test_figures_beside_the_docs_travel_and_runs_do_not(bundle):
     (bundle / "docs" / "loss.png").write_bytes(b"picture")
     for path in ("eval/metrics.json", "models/last.pt", "models/notes.txt", ".git/config"):
         (bundle / path).parent.mkdir(exist_ok=True)
-        (bundle / path).write_text("x")
+        (bundle / path).write_text("x", encoding="utf-8")
     _, files = own(bundle)
     assert files["docs/loss.png"] == b"picture"
     assert not any(path.startswith(("eval", "models", ".git")) for path in files)
@@ -45,8 +45,8 @@ def test_figures_beside_the_docs_travel_and_runs_do_not(bundle):
 
 def test_edited_bundle_is_taken_as_it_is(bundle):
     path = bundle / "configs" / "train.json"
-    edited = json.loads(path.read_text()) | {"epochs": 7}
-    path.write_text(json.dumps(edited))
+    edited = json.loads(path.read_text(encoding="utf-8")) | {"epochs": 7}
+    path.write_text(json.dumps(edited), encoding="utf-8")
     mine = shutil.copytree(bundle, bundle.with_name("mine"))
     name, files = own(mine)
     assert name == "mine"
@@ -57,7 +57,10 @@ def test_edited_bundle_is_taken_as_it_is(bundle):
 
 def test_edited_bundle_whose_sizes_do_not_fit_its_weights_is_refused(bundle, weights):
     path = bundle / "configs" / "inference.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"sw_overlap": 0.25}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"sw_overlap": 0.25}),
+        encoding="utf-8",
+    )
     found = contents.weight_files(weights(("T2", "ADC"), 2), None)
     with pytest.raises(
         ValueError, match=r"but roi_size is \[128, 128, 48\] there and \[32, 32, 16"
@@ -86,8 +89,8 @@ def test_package_travels_with_its_data_and_without_caches():
 
 
 def test_requirements_are_those_of_the_package(root, bundle):
-    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
-    lines = (root / "requirements.txt").read_text().splitlines()
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert contents.requirements(metadata).decode().splitlines() == sorted(
         line for line in lines if "==" in line
     )

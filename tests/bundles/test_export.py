@@ -58,7 +58,7 @@ def exportable(tmp_path, wake_adapters):
         folder = tmp_path / name
         for path, text in render_bundle(facts_of(name, {"test": SMALL})).items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text)
+            (folder / path).write_text(text, encoding="utf-8")
         parser = ConfigParser()
         parser.read_config(folder / "configs" / "inference.json")
         torch.manual_seed(0)
@@ -81,7 +81,7 @@ def files(folder):
 
 def images(folder, batch):
     """Random images as the bundle's metadata describe its input."""
-    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
     image = metadata["network_data_format"]["inputs"]["image"]
     generator = torch.Generator().manual_seed(batch)
     shape = (batch, image["num_channels"], *image["spatial_shape"])
@@ -190,8 +190,10 @@ def test_torchscript_carries_metadata_and_config(exportable):
     exported, metadata, extra = load_net_with_metadata(
         str(folder / "model.ts"), more_extra_files=("inference.json",)
     )
-    assert metadata == json.loads((folder / "configs" / "metadata.json").read_text())
-    config = json.loads((folder / "configs" / "inference.json").read_text())
+    assert metadata == json.loads(
+        (folder / "configs" / "metadata.json").read_text(encoding="utf-8")
+    )
+    config = json.loads((folder / "configs" / "inference.json").read_text(encoding="utf-8"))
     assert json.loads(extra["inference.json"]) == config
     image = images(folder, 1)
     with torch.no_grad():

@@ -34,14 +34,14 @@ def test_training_on_other_formats_gives_the_losses_and_the_report_of_nifti(
         workflow = run_workflow(BUNDLE, "train", **own, **training)
         loss = workflow.parser.get_parsed_content("train#trainer").state.output[0]["loss"]
         run_workflow(BUNDLE, "evaluate", **own, num_folds=2)
-        report = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+        report = json.loads((tmp_path / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
         reports.append({"loss": loss, **report["summary"]})
     assert reports[0] == reports[1]
 
 
 def rewritten(task, out, write_image):
     """Write a task again, every file in the next of several formats."""
-    content = json.loads((task / "dataset.json").read_text())
+    content = json.loads((task / "dataset.json").read_text(encoding="utf-8"))
     entries = content["training"]
     formats = (".nrrd", ".mha", ".nii.gz", ".mhd", ".nhdr")
     for i, entry in enumerate(entries):
@@ -49,7 +49,7 @@ def rewritten(task, out, write_image):
             image = nib.load(task / entry[key])
             entry[key] = entry[key].replace(".nii.gz", formats[(i + j) % len(formats)])
             write_image(out / entry[key], np.asarray(image.dataobj), image.affine)
-    (out / "dataset.json").write_text(json.dumps(content | {"test": []}))
+    (out / "dataset.json").write_text(json.dumps(content | {"test": []}), encoding="utf-8")
     return out
 
 

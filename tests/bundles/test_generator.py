@@ -29,7 +29,7 @@ FILES = {
 
 
 def config(root, name, file):
-    return json.loads((root / "bundles" / name / "configs" / file).read_text())
+    return json.loads((root / "bundles" / name / "configs" / file).read_text(encoding="utf-8"))
 
 
 def test_committed_bundles_are_exactly_the_thirteen_and_their_files(root):
@@ -57,9 +57,15 @@ def test_writing_twice_gives_the_same_files_and_a_clean_check(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda f: (f / "configs/train.json").write_text("{}"), "train.json: differs"),
+        (
+            lambda f: (f / "configs/train.json").write_text("{}", encoding="utf-8"),
+            "train.json: differs",
+        ),
         (lambda f: (f / "LICENSE").unlink(), "LICENSE: missing"),
-        (lambda f: (f / "configs/extra.json").write_text("{}"), "extra.json: not made"),
+        (
+            lambda f: (f / "configs/extra.json").write_text("{}", encoding="utf-8"),
+            "extra.json: not made",
+        ),
         (lambda f: shutil.copytree(f, f.with_name("brats_lora8")), "brats_lora8/LICENSE: not made"),
     ],
 )
@@ -91,7 +97,7 @@ def test_what_a_run_left_in_a_bundle_is_neither_a_difference_nor_removed(tmp_pat
     ],
 )
 def test_layer_may_only_replace_what_the_base_has_by_the_same_type(layer, message):
-    base = json.loads((generator.SOURCE / "base.json").read_text())
+    base = json.loads((generator.SOURCE / "base.json").read_text(encoding="utf-8"))
     with pytest.raises(ValueError, match=message):
         generator.check_layer(base, layer, "layer.json")
 
@@ -115,7 +121,7 @@ def test_shared_transforms_are_the_same_in_training_evaluation_and_inference(roo
 
 
 def test_pinned_versions_are_those_of_requirements(root):
-    lines = (root / "requirements.txt").read_text().splitlines()
+    lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if "==" in line)
     metadata = config(root, "brats_lora32", "metadata.json")
     stated = metadata["required_packages_version"] | {
@@ -132,7 +138,7 @@ def test_version_is_the_packages_and_in_the_changelogs(root):
     metadata = config(root, "prostatex_frozen", "metadata.json")
     assert metadata["version"] == lora_ext.__version__
     assert lora_ext.__version__ in metadata["changelog"]
-    assert f"## {lora_ext.__version__}" in (root / "CHANGELOG.md").read_text()
+    assert f"## {lora_ext.__version__}" in (root / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_encoder_of_pretraining_has_the_sizes_of_the_segmentation_networks(root):
@@ -144,7 +150,9 @@ def test_encoder_of_pretraining_has_the_sizes_of_the_segmentation_networks(root)
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_metadata_fits_the_zoos_schema(root, name):
     jsonschema = pytest.importorskip("jsonschema")
-    schema = json.loads((root / "tests" / "bundles" / "meta_schema.json").read_text())
+    schema = json.loads(
+        (root / "tests" / "bundles" / "meta_schema.json").read_text(encoding="utf-8")
+    )
     metadata = config(root, name, "metadata.json")
     jsonschema.validate(metadata, schema)
     shape = metadata["network_data_format"]["inputs"]["image"]
@@ -156,7 +164,7 @@ def test_texts_hold_no_unfilled_fact_and_no_machine_path(root):
     for path in (root / "bundles").rglob("*"):
         generated = path.suffix in (".json", ".md", ".txt", ".conf")
         if generated and not {"models", "eval"} & set(path.parts):
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
             assert "${" not in text, path
             assert "/work" not in text, path
             assert "/home" not in text, path
@@ -176,11 +184,11 @@ def test_later_layer_is_checked_as_the_sources_own_are():
 
 
 def test_what_was_measured_is_of_known_bundles_and_reaches_metadata_and_docs(root):
-    measured = json.loads((generator.SOURCE / "measured.json").read_text())
+    measured = json.loads((generator.SOURCE / "measured.json").read_text(encoding="utf-8"))
     assert measured.keys() <= NAMES
     for name, layer in measured.items():
         assert layer.keys() <= {"eval_metrics", "performance", "memory"}
-        text = (root / "bundles" / name / "docs" / "README.md").read_text()
+        text = (root / "bundles" / name / "docs" / "README.md").read_text(encoding="utf-8")
         metrics = layer.get("eval_metrics", {})
         assert config(root, name, "metadata.json")["eval_metrics"] == metrics
         assert all(f"| {metric} | {value} |" in text for metric, value in metrics.items())

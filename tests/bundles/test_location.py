@@ -7,10 +7,11 @@ from lora_ext.bundles import bundle_root, starting
 def make_bundle(folder, name):
     configs = folder / name / "configs"
     configs.mkdir(parents=True)
-    (configs / "metadata.json").write_text("{}")
+    (configs / "metadata.json").write_text("{}", encoding="utf-8")
     (configs / "train.json").write_text(
         '{"imports": ["$import lora_ext"], '
-        f'"bundle_root": "$lora_ext.bundles.bundle_root(\'{name}\')", "run": ["$@bundle_root"]}}'
+        f'"bundle_root": "$lora_ext.bundles.bundle_root(\'{name}\')", "run": ["$@bundle_root"]}}',
+        encoding="utf-8",
     )
     return folder / name
 

@@ -12,7 +12,9 @@ def read(root):
     """A function that reads a config of a committed bundle."""
 
     def load(name, file):
-        return json.loads((root / "bundles" / name / "configs" / f"{file}.json").read_text())
+        return json.loads(
+            (root / "bundles" / name / "configs" / f"{file}.json").read_text(encoding="utf-8")
+        )
 
     return load
 
@@ -40,7 +42,7 @@ def test_tensors_of_pretraining_are_those_of_its_encoder(read):
 @pytest.mark.parametrize("name", all_facts())
 def test_names_versions_and_texts_are_there(root, read, name):
     metadata = read(name, "metadata")
-    lines = (root / "requirements.txt").read_text().splitlines()
+    lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if "==" in line)
     stated = {p: metadata[f"{k}_version"] for p, k in (("monai", "monai"), ("torch", "pytorch"))}
     stated |= metadata["required_packages_version"] | {"numpy": metadata["numpy_version"]}
@@ -66,7 +68,7 @@ def test_texts_name_the_channels_the_regions_and_the_spacing(read, name):
 
 @pytest.mark.parametrize("name", all_facts())
 def test_docs_have_the_zoos_parts_in_order(root, name):
-    text = (root / "bundles" / name / "docs" / "README.md").read_text()
+    text = (root / "bundles" / name / "docs" / "README.md").read_text(encoding="utf-8")
     heads = [line for line in text.splitlines() if line.startswith("##")]
     assert heads == [
         "## Model", "## Data", "## Training configuration", "### Memory", "## Commands",

@@ -29,7 +29,9 @@ def request_round(bundle, tasks):
         labels = tasks["prostatex"] / "labelsTr" if labels is None else labels
         images = sorted((tasks["prostatex"] / "imagesTr").iterdir())
         data = [{"image": str(path), "label": str(labels / path.name)} for path in images]
-        handlers = json.loads((bundle / "configs" / "train.json").read_text())["train"]["handlers"]
+        handlers = json.loads((bundle / "configs" / "train.json").read_text(encoding="utf-8"))[
+            "train"
+        ]["handlers"]
         if (bundle / "models" / "model.pt").is_file():
             loader = {
                 "_target_": "CheckpointLoader",
@@ -74,9 +76,13 @@ def validated(text):
 
 @pytest.mark.parametrize("name", FACTS)
 def test_metadata_names_the_values_of_the_label_map_that_the_bundle_writes(root, tasks, name):
-    metadata = json.loads((root / "bundles" / name / "configs" / "metadata.json").read_text())
+    metadata = json.loads(
+        (root / "bundles" / name / "configs" / "metadata.json").read_text(encoding="utf-8")
+    )
     output = metadata["network_data_format"]["outputs"]["pred"]
-    inference = json.loads((root / "bundles" / name / "configs" / "inference.json").read_text())
+    inference = json.loads(
+        (root / "bundles" / name / "configs" / "inference.json").read_text(encoding="utf-8")
+    )
     written = {0, *own_labels(inference["regions"]).values()}
     labels = {int(value): label for value, label in output["channel_def"].items()}
     assert set(labels) == written
@@ -153,7 +159,7 @@ def test_tracked_round_is_one_run_with_the_model_it_started_from_as_step_0(
     model, request_round, read_runs, tmp_path
 ):
     arguments = request_round(epochs=2, tracking="mlflow", experiment_name=NAME)
-    (tmp_path / "round.json").write_text(json.dumps(arguments))
+    (tmp_path / "round.json").write_text(json.dumps(arguments), encoding="utf-8")
     # In a process of its own: sqlalchemy's warnings about mlflow would be errors in this one.
     code = "import json, sys, monai.bundle; monai.bundle.run(**json.load(open(sys.argv[1])))"
     subprocess.run(

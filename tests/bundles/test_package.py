@@ -54,7 +54,7 @@ def bare():
 
 def commands(bundle):
     """The commands of a bundle's docs, as a user would copy them."""
-    text = (bundle / "docs" / "README.md").read_text()
+    text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]
 
@@ -74,7 +74,9 @@ def test_zip_has_one_folder_with_all_that_a_bundle_needs(unzipped, weights):
     assert {p.name for p in (bundle / "models").iterdir()} == {
         "model.pt", "network.json", "adapter.safetensors"
     }  # fmt: skip
-    assert "`models/` holds trained weights" in (bundle / "docs" / "README.md").read_text()
+    assert "`models/` holds trained weights" in (bundle / "docs" / "README.md").read_text(
+        encoding="utf-8"
+    )
     assert "bundles/" not in " ".join(commands(bundle))
 
 
@@ -161,7 +163,7 @@ def test_commands_of_the_docs_work_where_the_package_is_not_installed(
     run("onnx_export")
     assert (bundle / "models" / "model.onnx").is_file()
     short = ["--epochs", "1", "--num_workers", "0", "--ckpt_dir", tmp_path / "new"]
-    run("--pretrained", *short, "--pretrained", "none", "--output_dir", tmp_path / "new")
+    run("training", *short, "--pretrained", "none", "--output_dir", tmp_path / "new")
     assert (tmp_path / "new" / "model.pt").is_file()
 
 

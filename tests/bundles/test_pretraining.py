@@ -45,7 +45,7 @@ def test_bundle_trains_evaluates_and_infers(run_bundle, tmp_path):
     assert len(list((tmp_path / "train" / "figures").glob("*.png"))) == 4
 
     evaluator = run_bundle("evaluate").parser.get_parsed_content("validate#evaluator")
-    metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics == pytest.approx(evaluator.state.metrics)
     assert metrics["val_mean_only_loss"] == pytest.approx(1, abs=0.3)
 
@@ -56,7 +56,7 @@ def test_bundle_trains_evaluates_and_infers(run_bundle, tmp_path):
 def test_evaluation_agrees_with_the_best_validation(run_bundle, tmp_path):
     validated = run_bundle("train").parser.get_parsed_content("validate#evaluator").state
     run_bundle("evaluate")
-    metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["val_explained"] == pytest.approx(validated.best_metric, abs=1e-6)
 
 
@@ -90,7 +90,7 @@ def test_segmentation_bundle_without_an_encoder_records_that_it_is_random(
 ):
     run_bundle("train", "brats_frozen", feature_size=4)
     assert "RANDOM weights" in caplog.text
-    made = json.loads((tmp_path / "models" / "network.json").read_text())
+    made = json.loads((tmp_path / "models" / "network.json").read_text(encoding="utf-8"))
     assert made["encoder"] == "random"
 
 
@@ -104,8 +104,8 @@ def test_encoder_of_the_neighbouring_mae_pretrain_is_found_without_a_flag(
     run_bundle("train", name, feature_size=4, ckpt_dir=str(tmp_path / "own"))
     assert f"encoder loaded from {models / 'encoder.safetensors'}" in caplog.text
     assert "RANDOM" not in caplog.text
-    made = json.loads((tmp_path / "own" / "network.json").read_text())
+    made = json.loads((tmp_path / "own" / "network.json").read_text(encoding="utf-8"))
     assert made["encoder"].startswith("encoder.safetensors (sha256 ")
     run_bundle("evaluate", name, feature_size=4, ckpt_dir=str(tmp_path / "own"))
-    report = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    report = json.loads((tmp_path / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
     assert report["encoder"] == made["encoder"]

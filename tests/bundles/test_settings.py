@@ -13,7 +13,7 @@ LAYER_KEYS = {"bundle_root", "dataset_dir", "modalities", "regions", "spacing", 
 
 
 def config(root, name, file):
-    return json.loads((root / "bundles" / name / "configs" / file).read_text())
+    return json.loads((root / "bundles" / name / "configs" / file).read_text(encoding="utf-8"))
 
 
 def kind(name):
@@ -70,7 +70,7 @@ def test_default_has_the_type_that_the_schema_says(root, name):
 
 @pytest.mark.parametrize("name", sorted(all_facts()))
 def test_table_in_the_docs_has_a_row_for_each_setting(root, name):
-    text = (root / "bundles" / name / "docs" / "README.md").read_text()
+    text = (root / "bundles" / name / "docs" / "README.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     names = [row.split("`")[1] for row in rows if row.count("|") == 6]
     assert names == [setting.name for setting in settings_of(kind(name))]

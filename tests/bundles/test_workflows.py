@@ -74,17 +74,17 @@ def check_saved_files(folder, network):
     assert files == {"model.pt", "network.json", "last.ckpt"} | adapter
     state = torch.load(folder / "model.pt", weights_only=True)
     copy.deepcopy(network).load_state_dict(state, strict=True)
-    assert json.loads((folder / "network.json").read_text())["encoder"] == "random"
+    assert json.loads((folder / "network.json").read_text(encoding="utf-8"))["encoder"] == "random"
 
 
 def check_report(folder, regions):
-    report = json.loads((folder / "metrics.json").read_text())
-    rows = list(csv.DictReader((folder / "cases.csv").read_text().splitlines()))
+    report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    rows = list(csv.DictReader((folder / "cases.csv").read_text(encoding="utf-8").splitlines()))
     assert {row["region"] for row in rows} == set(regions)
     assert len(rows) == len(regions) * report["summary"]["cases"]
     assert 0 <= report["summary"]["pooled_dice"] <= 1
     assert report["encoder"] == "random"
-    assert "Encoder: random" in (folder / "report.html").read_text()
+    assert "Encoder: random" in (folder / "report.html").read_text(encoding="utf-8")
     cases = {row["case"] for row in rows}
     assert {p.stem for p in (folder / "figures").iterdir()} == cases
 
@@ -105,7 +105,7 @@ def test_evaluation_agrees_with_the_validation_during_training(run_bundle, tmp_p
     workflow = run_bundle("brats_lora32", "train", val_interval=1)
     best = workflow.parser.get_parsed_content("validate#evaluator").state.best_metric
     run_bundle("brats_lora32", "evaluate")
-    report = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    report = json.loads((tmp_path / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
     assert report["summary"]["pooled_dice"] == pytest.approx(best, abs=1e-6)
 
 
@@ -116,10 +116,10 @@ def test_evaluation_whose_start_was_skipped_scores_the_trained_model_all_the_sam
     run_bundle("prostatex_lora16", "train")
     run_bundle("prostatex_lora16", "evaluate")
     report = tmp_path / "evaluate" / "metrics.json"
-    expected = json.loads(report.read_text())
+    expected = json.loads(report.read_text(encoding="utf-8"))
     report.unlink()
     run_bundle("prostatex_lora16", "evaluate", initialize=False)
-    assert json.loads(report.read_text()) == expected
+    assert json.loads(report.read_text(encoding="utf-8")) == expected
 
 
 def test_channels_are_chosen_by_name_whatever_their_order_in_the_file(
@@ -137,7 +137,7 @@ def test_channels_are_chosen_by_name_whatever_their_order_in_the_file(
 
 def permute_channels(task, out, order):
     """Copy a task with its channels, and their names, in another order."""
-    description = json.loads((task / "dataset.json").read_text())
+    description = json.loads((task / "dataset.json").read_text(encoding="utf-8"))
     names = [description["modality"][str(i)] for i in order]
     description["modality"] = {str(i): name for i, name in enumerate(names)}
     for folder in ("imagesTr", "labelsTr", "imagesTs"):
@@ -147,7 +147,7 @@ def permute_channels(task, out, order):
             data = np.asarray(image.dataobj)
             data = data if data.ndim == 3 else data[..., order]
             nib.save(nib.Nifti1Image(data, image.affine, image.header), out / folder / path.name)
-    (out / "dataset.json").write_text(json.dumps(description))
+    (out / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return out
 
 

@@ -28,7 +28,7 @@ def bundles(tmp_path):
         for path, text in generator.render_bundle(generator.facts_of(name, {"": SIZES})).items():
             file = tmp_path / "bundles" / name / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
+            file.write_text(text, encoding="utf-8")
     return tmp_path / "bundles"
 
 
@@ -51,9 +51,9 @@ def change_metadata(change):
 
     def damage(folder):
         path = folder / "configs" / "metadata.json"
-        metadata = json.loads(path.read_text())
+        metadata = json.loads(path.read_text(encoding="utf-8"))
         change(metadata, metadata["network_data_format"])
-        path.write_text(json.dumps(metadata))
+        path.write_text(json.dumps(metadata), encoding="utf-8")
 
     return damage
 
@@ -105,9 +105,9 @@ def test_broken_bundle_fails_with_a_sentence(problems, damage, check, sentence):
 
 def test_train_workflow_without_a_required_property_fails(bundles, problems):
     path = bundles / "brats_lora16" / "configs" / "train.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     config["train"]["batches"] = config["train"].pop("dataset")
-    path.write_text(json.dumps(config).replace("train#dataset", "train#batches"))
+    path.write_text(json.dumps(config).replace("train#dataset", "train#batches"), encoding="utf-8")
     assert "train_dataset" in problems("brats_lora16", checks=["properties"])["properties"]
 
 

@@ -39,7 +39,7 @@ def task(tmp_path):
 
 
 def write(folder, content):
-    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def names(items):
@@ -99,7 +99,7 @@ def test_labels_outside_dataset_json_are_refused_by_file(task):
 def test_the_record_makes_the_next_start_skip_the_reading(task, tmp_path):
     record = tmp_path / "checked.json"
     fold_cases(task, ["FLAIR"], REGIONS, **FOLD, record=record)
-    assert len(json.loads(record.read_text())["passed"]) == 6
+    assert len(json.loads(record.read_text(encoding="utf-8"))["passed"]) == 6
     # Damage that leaves size and time as they were shows that the file is not read again.
     path = task / "imagesTr" / "B_1.nii.gz"
     stat = path.stat()
@@ -115,7 +115,7 @@ def test_inference_on_a_task_takes_its_test_images(task):
 
 
 def test_inference_on_a_task_without_test_images_takes_the_training_images_without_labels(task):
-    write(task, json.loads((task / "dataset.json").read_text()) | {"test": []})
+    write(task, json.loads((task / "dataset.json").read_text(encoding="utf-8")) | {"test": []})
     items = inference_cases(task, ["FLAIR"])
     assert names(items) == [f"B_{i}" for i in range(6)]
     assert all("label" not in item for item in items)
@@ -165,7 +165,7 @@ def test_a_bad_file_of_a_training_case_that_is_not_kept_does_not_matter(fold, ta
 def test_real_brats_cases_pass_the_checks_and_load_by_channel_name(real_data, tmp_path):
     for name in ("imagesTr", "labelsTr"):
         (tmp_path / name).symlink_to(real_data / name)
-    content = json.loads((real_data / "dataset.json").read_text())
+    content = json.loads((real_data / "dataset.json").read_text(encoding="utf-8"))
     write(tmp_path, content | {"training": content["training"][:2]})
     cases = fold_cases(tmp_path, ["t1gd"], REGIONS, fold=0, num_folds=2, split_seed=0)
     assert names(cases["training"] + cases["validation"]) == ["BRATS2013_0004", "BRATS2013_0003"]

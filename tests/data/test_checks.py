@@ -237,7 +237,9 @@ def test_a_case_that_failed_is_not_recorded_but_those_before_it_are(item, tmp_pa
     bad = {"case": "b", "image": save(tmp_path / "b.nii.gz", image(3))}
     with pytest.raises(ValueError, match="got 3"):
         check(item, bad, record=record)
-    assert list(json.loads(record.read_text())["passed"].values()) == [item["image"]]
+    assert list(json.loads(record.read_text(encoding="utf-8"))["passed"].values()) == [
+        item["image"]
+    ]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"passed": 3}', "\udcff"])
@@ -319,7 +321,9 @@ def test_the_record_knows_every_file_of_an_image(tmp_path, write_image, oblique,
     record = tmp_path / "checked.json"
     item = {"case": "a", "image": write_image(tmp_path / name, integers(), oblique)}
     check(item, names=["T2"], record=record)
-    assert list(json.loads(record.read_text())["passed"].values()) == [item["image"]]
+    assert list(json.loads(record.read_text(encoding="utf-8"))["passed"].values()) == [
+        item["image"]
+    ]
     part = {"a.nrrd": "a.nrrd", "a": "a/I003"}.get(name, "a.raw")
     content, stat = (tmp_path / part).read_bytes(), os.stat(tmp_path / part)
     (tmp_path / part).write_bytes(content[:-9])
@@ -346,7 +350,7 @@ def test_a_task_may_list_files_of_any_format(tmp_path, write_image, oblique):
         "labels": {"0": "background", "1": "edema"},
         "training": training,
     }
-    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    (tmp_path / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     cases = read_task(tmp_path).training
     assert [case.name for case in cases] == ["a0", "a1", "a2"]
     check(*({"case": c.name, "image": str(c.image), "label": str(c.label)} for c in cases))

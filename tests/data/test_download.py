@@ -295,7 +295,9 @@ def test_an_archive_of_another_folder_is_refused(tmp_path):
 
 def test_a_folder_that_fails_its_check_does_not_appear(tmp_path):
     def refuse(folder):
-        raise ValueError(f"{folder.name} with {(folder / 'dataset.json').read_text()}")
+        raise ValueError(
+            f"{folder.name} with {(folder / 'dataset.json').read_text(encoding='utf-8')}"
+        )
 
     archive = pack(tmp_path / "Task.tar", GOOD)
     with pytest.raises(ValueError, match=r"Task with \{\}"):

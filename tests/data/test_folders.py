@@ -157,7 +157,10 @@ def test_a_series_itself_is_no_folder_of_cases(put):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda folder: (folder / "a/t1gd/notes.txt").write_text("text"), "no readable DICOM imag"),
+        (
+            lambda folder: (folder / "a/t1gd/notes.txt").write_text("text", encoding="utf-8"),
+            "no readable DICOM imag",
+        ),
         (lambda folder: [p.unlink() for p in (folder / "a/t1gd").iterdir()], "got no file"),
         (lambda folder: (folder / "a/t1gd/more").mkdir(), "got the folders more in it"),
     ],

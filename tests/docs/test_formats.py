@@ -17,7 +17,7 @@ def test_the_script_brings_a_channel_onto_the_grid_of_another(
     coarse = oblique @ np.diag([2, 2, 1, 1])
     write_image(tmp_path / "study/T2", volume, oblique)
     write_image(tmp_path / "study/ADC", volume[::2, ::2], coarse)
-    page = (root / "docs/formats.md").read_text()
+    page = (root / "docs/formats.md").read_text(encoding="utf-8")
     exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], {})
     assert [item["case"] for item in inference_cases(tmp_path / "DATA", ["T2", "ADC"])] == ["p"]
     t2, adc = nib.load("DATA/p_T2.nii.gz"), nib.load("DATA/p_ADC.nii.gz")

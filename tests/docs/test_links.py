@@ -11,7 +11,7 @@ LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
 
 
 def test_the_documents_are_all_in_their_list():
-    listed = set(LINK.findall((ROOT / "docs/README.md").read_text()))
+    listed = set(LINK.findall((ROOT / "docs/README.md").read_text(encoding="utf-8")))
     assert {p.name for p in ROOT.glob("docs/*.md")} - {"README.md"} == {
         link for link in listed if not link.startswith("..")
     }

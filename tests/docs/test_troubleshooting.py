@@ -42,7 +42,9 @@ def task(tmp_path):
         save(tmp_path / f"{case}_label.nii.gz", label)
     training = [{"image": f"{c}.nii.gz", "label": f"{c}_label.nii.gz"} for c in "ab"]
     content = {"modality": {"0": "T2", "1": "ADC"}, "labels": {"0": "background", "1": "lesion"}}
-    (tmp_path / "dataset.json").write_text(json.dumps({**content, "training": training}))
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({**content, "training": training}), encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -178,7 +180,7 @@ def test_no_bundle_near(tmp_path, monkeypatch):
 @covers("mlflow")
 def test_tracking_without_mlflow(monkeypatch, tmp_path):
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
-    (tmp_path / "config.json").write_text("MLFlowHandler")
+    (tmp_path / "config.json").write_text("MLFlowHandler", encoding="utf-8")
     with refused("mlflow"):
         tracking.check_tracking(str(tmp_path / "config.json"), tmp_path)
 

@@ -28,7 +28,9 @@ def test_walkthrough_runs_from_start_to_end(root, tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
     check_outputs(nbformat.read(tmp_path / "walkthrough/walkthrough.ipynb", as_version=4))
-    summary = json.loads((tmp_path / "walkthrough/eval/metrics.json").read_text())["summary"]
+    summary = json.loads((tmp_path / "walkthrough/eval/metrics.json").read_text(encoding="utf-8"))[
+        "summary"
+    ]
     assert summary["pooled_dice"] > 0.5
 
 

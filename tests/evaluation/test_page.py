@@ -45,7 +45,7 @@ def page(tmp_path):
     picture.parent.mkdir()
     picture.write_bytes(b"")
     write_page(tmp_path / "report.html", cases, "from <volumes>")
-    return (tmp_path / "report.html").read_text()
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_cases_stand_worst_first_with_their_numbers(page):

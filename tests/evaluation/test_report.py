@@ -91,11 +91,13 @@ def test_the_report_says_which_encoder_the_network_was_trained_from(
     with caplog.at_level(logging.INFO, logger="lora_ext"):
         run(CaseReport(tmp_path, REGIONS, figures=False, network=network), [item("a")])
     assert content(tmp_path)["encoder"] == "a.safetensors (sha256 12ab)"
-    assert "Encoder: a.safetensors (sha256 12ab)" in (tmp_path / "report.html").read_text()
+    assert "Encoder: a.safetensors (sha256 12ab)" in (tmp_path / "report.html").read_text(
+        encoding="utf-8"
+    )
     assert "encoder: a.safetensors (sha256 12ab)" in caplog.text
     run(CaseReport(tmp_path, REGIONS, figures=False), [item("a")])
     assert content(tmp_path)["encoder"] is None
-    assert "Encoder" not in (tmp_path / "report.html").read_text()
+    assert "Encoder" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_table_goes_to_the_projects_log(
@@ -234,6 +236,6 @@ def test_two_ranks_pool_their_voxels_and_rank_0_reports_each_case_once(tmp_path:
     assert [case["case"] for case in written["cases"]] == ["a", "b", "c"]
     assert [case["mean_dice"] for case in written["cases"]] == [1.0, 0.0, 8 / 12]
     assert not (tmp_path / "eval1").exists()
-    pooled = [float((tmp_path / f"pooled{rank}").read_text()) for rank in range(2)]
+    pooled = [float((tmp_path / f"pooled{rank}").read_text(encoding="utf-8")) for rank in range(2)]
     # The metric, like MONAI's, counts the case that both ranks had twice.
     assert pooled == [pytest.approx(2 * (8 + 0 + 4 + 8) / (16 + 8 + 12 + 16))] * 2

@@ -290,7 +290,7 @@ def test_files_that_do_not_lie_on_the_images_grid_are_refused_by_name(tmp_path: 
     with pytest.raises(ValueError, match=r"moved\.nii\.gz: expected the affine of .*a\.nii\.gz"):
         overlay_from_files(image, None, moved, REGIONS, tmp_path / "a.png")
     text = tmp_path / "text.nii.gz"
-    text.write_text("no image")
+    text.write_text("no image", encoding="utf-8")
     with pytest.raises(ValueError, match=r"text\.nii\.gz: expected a whole file, got a damaged"):
         overlay_from_files(image, text, text, REGIONS, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()

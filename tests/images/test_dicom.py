@@ -64,7 +64,7 @@ def test_each_slices_own_rescale_slope_and_intercept_are_applied(tmp_path, write
 
 def test_hidden_files_do_not_count(folder):
     for name in (".DS_Store", "._I000"):
-        (folder / name).write_text("macOS")
+        (folder / name).write_text("macOS", encoding="utf-8")
     assert open_series(str(folder)).shape == (7, 6, 5)
     assert not any("/." in path for path in series_files(str(folder)))
 
@@ -80,7 +80,7 @@ def test_a_folder_in_a_series_is_refused(folder):
 
 
 def test_a_file_that_is_no_dicom_image_is_refused(folder):
-    (folder / "notes.txt").write_text("a note")
+    (folder / "notes.txt").write_text("a note", encoding="utf-8")
     refused(folder, f"series: {ONE_SERIES}; got no readable DICOM image in notes.txt")
 
 
@@ -214,7 +214,7 @@ def test_a_slice_of_another_size_or_spacing_is_refused(tmp_path, write_image, ob
 
 def test_dicom_is_found_in_a_folder_and_below_it(folder, tmp_path):
     (tmp_path / "text" / "deeper").mkdir(parents=True)
-    (tmp_path / "text" / "deeper" / "a.txt").write_text("a note")
+    (tmp_path / "text" / "deeper" / "a.txt").write_text("a note", encoding="utf-8")
     assert not holds_dicom(tmp_path / "text")
     (folder / "I000").rename(tmp_path / "text" / "deeper" / "b")
     assert holds_dicom(tmp_path / "text")

@@ -156,7 +156,7 @@ def test_a_compressed_file_with_a_wrong_byte_is_called_damaged(tmp_path, write_i
 
 def test_a_file_of_another_format_is_called_damaged(tmp_path):
     for name in NAMES:
-        (tmp_path / name).write_text("no image")
+        (tmp_path / name).write_text("no image", encoding="utf-8")
         with pytest.raises(ValueError, match=rf"{name}: .*got a damaged or truncated one"):
             open_image(str(tmp_path / name))
 
@@ -178,7 +178,7 @@ def test_a_header_names_its_data_file(tmp_path, write_image):
     ],
 )
 def test_a_header_of_many_data_files_is_refused(tmp_path, name, entry):
-    (tmp_path / name).write_text(entry)
+    (tmp_path / name).write_text(entry, encoding="utf-8")
     words = r"expected the name of one data file, got the entry '(LIST|%03d).*'"
     with pytest.raises(ValueError, match=rf"{name}: {words}"):
         data_file(str(tmp_path / name))

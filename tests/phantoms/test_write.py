@@ -48,21 +48,21 @@ def test_a_new_or_an_empty_folder_is_free(tmp_path):
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"phantom": {}}', "not json"])
 def test_a_folder_with_other_things_is_refused_by_name(tmp_path, content):
-    (tmp_path / "dataset.json").write_text(content)
+    (tmp_path / "dataset.json").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match="got one with other files") as caught:
         is_done(tmp_path, {"seed": 0})
     assert str(tmp_path) in str(caught.value)
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
-    (tmp_path / "out").write_text("mine")
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
     with pytest.raises(ValueError, match="got a file"):
         is_done(tmp_path / "out", {})
 
 
 def test_the_same_phantom_is_done_only_while_its_files_are_there(tmp_path):
     listing = {"training": [], "test": ["./imagesTs/a.nii.gz"], "phantom": {"seed": 0}}
-    (tmp_path / "dataset.json").write_text(json.dumps(listing))
+    (tmp_path / "dataset.json").write_text(json.dumps(listing), encoding="utf-8")
     with pytest.raises(ValueError, match=r"without \./imagesTs/a\.nii\.gz"):
         is_done(tmp_path, {"seed": 0})
     (tmp_path / "imagesTs").mkdir()
@@ -134,7 +134,7 @@ def test_no_two_cases_are_alike(phantom):
 
 def test_dataset_json_describes_an_msd_task(phantom):
     task, folder = phantom
-    listing = json.loads((folder / "dataset.json").read_text())
+    listing = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert listing["tensorImageSize"] == "4D"
     assert [listing["modality"][str(c)] for c in range(len(listing["modality"]))] == CHANNELS[task]
     assert listing["labels"]["0"] == "background"
@@ -144,7 +144,7 @@ def test_dataset_json_describes_an_msd_task(phantom):
 
 def test_brats_labels_are_those_of_task01(tmp_path):
     folder = write_phantoms("brats", tmp_path / "b", cases=1, size=(16, 16, 16), test_cases=0)
-    labels = json.loads((folder / "dataset.json").read_text())["labels"]
+    labels = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"]
     assert labels == {
         "0": "background",
         "1": "edema",
@@ -155,13 +155,13 @@ def test_brats_labels_are_those_of_task01(tmp_path):
 
 def test_prostate_labels_are_those_of_task05(tmp_path):
     folder = write_phantoms("prostatex", tmp_path / "p", cases=1, size=(16, 16, 16), test_cases=0)
-    labels = json.loads((folder / "dataset.json").read_text())["labels"]
+    labels = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"]
     assert labels == {"0": "background", "1": "PZ", "2": "TZ"}
 
 
 def test_every_file_is_listed_and_every_listed_file_is_there(phantom):
     _, folder = phantom
-    listing = json.loads((folder / "dataset.json").read_text())
+    listing = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     listed = [*listing["test"], *(f for pair in listing["training"] for f in pair.values())]
     found = {str(p.relative_to(folder)) for p in folder.rglob("*.nii.gz")}
     assert sorted(str(Path(f)) for f in listed) == sorted(found)
@@ -170,7 +170,7 @@ def test_every_file_is_listed_and_every_listed_file_is_there(phantom):
 
 def test_test_cases_continue_the_numbering_and_are_not_in_training(phantom):
     task, folder = phantom
-    listing = json.loads((folder / "dataset.json").read_text())
+    listing = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert [Path(f).name for f in listing["test"]] == [
         f"{task}_0004.nii.gz",
         f"{task}_0005.nii.gz",
@@ -301,7 +301,7 @@ with idist.Parallel(backend="gloo"):
     items = fold_cases("phantom_prostatex", ["T2"], {"PZ": [1]}, fold=0, num_folds=8, split_seed=0,
                        record="eval/checked_cases.json")
     report = json.dumps([len(read), len(items["training"])])
-    Path(f"{idist.get_rank()}.json").write_text(report)
+    Path(f"{idist.get_rank()}.json").write_text(report, encoding="utf-8")
 """
 
 
@@ -323,8 +323,8 @@ def test_folder_that_is_there_is_not_touched(tmp_path):
 def test_rank_0_writes_and_reads_the_data_and_the_others_take_it(in_two_processes, tmp_path):
     done = in_two_processes(TWO)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "0.json").read_text() == "[1, 21]"
-    assert (tmp_path / "1.json").read_text() == "[0, 21]"
+    assert (tmp_path / "0.json").read_text(encoding="utf-8") == "[1, 21]"
+    assert (tmp_path / "1.json").read_text(encoding="utf-8") == "[0, 21]"
     assert done.stdout.count("writing 24 prostatex phantoms") == 1
     assert [path.name for path in (tmp_path / "eval").iterdir()] == ["checked_cases.json"]
 

@@ -45,7 +45,7 @@ def test_best_validation_leaves_the_autoencoder_and_its_encoder(autoencoder, tmp
     assert torch.equal(norm, network.blocks[4].weight)
     assert json.loads(metadata["img_size"]) == [32, 32, 16]
 
-    again = VolumeAutoEncoder(**json.loads((tmp_path / "network.json").read_text()))
+    again = VolumeAutoEncoder(**json.loads((tmp_path / "network.json").read_text(encoding="utf-8")))
     load_model(again, tmp_path / "model.pt")
     ours, theirs = network.state_dict(), again.state_dict()
     assert ours.keys() == theirs.keys()
@@ -97,4 +97,6 @@ def test_metrics_are_written_as_they_are(tmp_path):
     VolumeReport(tmp_path).attach(engine)
     engine.state.metrics = {"val_loss": 0.75, "val_mean_only_loss": 1.0}
     engine.run([0])
-    assert json.loads((tmp_path / "metrics.json").read_text()) == engine.state.metrics
+    assert (
+        json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == engine.state.metrics
+    )

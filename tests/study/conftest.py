@@ -146,10 +146,12 @@ def fail():
 def fake(tmp_path, monkeypatch):
     """A workplace with a data set and a stand-in for MONAI; tells which processes were run."""
     (tmp_path / "data" / "brats").mkdir(parents=True)
-    (tmp_path / "data" / "brats" / "dataset.json").write_text("{}")
+    (tmp_path / "data" / "brats" / "dataset.json").write_text("{}", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     stand_in = str(Path(__file__).with_name("fake_bundle.py"))
     monkeypatch.setattr(run_module, "LAUNCHER", (sys.executable, stand_in))
     monkeypatch.setattr(run_module, "POLL_SECONDS", 0.02)
     monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
-    return lambda: [json.loads(line) for line in Path("calls").read_text().splitlines()]
+    return lambda: [
+        json.loads(line) for line in Path("calls").read_text(encoding="utf-8").splitlines()
+    ]

@@ -39,7 +39,7 @@ VARIANTS = [
 
 
 def written():
-    return json.loads(Path("R/ablation.json").read_text())
+    return json.loads(Path("R/ablation.json").read_text(encoding="utf-8"))
 
 
 def test_every_variant_runs_once_with_its_own_settings(fake, capsys):
@@ -48,7 +48,9 @@ def test_every_variant_runs_once_with_its_own_settings(fake, capsys):
     assert len(fake()) == 5 * 2 * 2  # variants, seeds, training and evaluation
     assert [row["name"] for row in written()["variants"]] == VARIANTS
     for row in written()["variants"]:
-        records = json.loads((Path("R") / row["name"] / "results.json").read_text())["runs"]
+        records = json.loads(
+            (Path("R") / row["name"] / "results.json").read_text(encoding="utf-8")
+        )["runs"]
         assert [record["seed"] for record in records] == row["seeds"] == [0, 1]
         for record in records:
             assert record["knobs"] == {

@@ -25,7 +25,7 @@ def data(tmp_path):
     """A folder with both task folders, as far as a plan looks at them."""
     for name in ("phantom_brats", "Task05_Prostate"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "dataset.json").write_text("{}")
+        (tmp_path / name / "dataset.json").write_text("{}", encoding="utf-8")
     return str(tmp_path)
 
 
@@ -95,7 +95,9 @@ def test_settings_are_kept_as_json_holds_them():
 
 
 def test_settings_are_values_and_not_wiring(root):
-    config = json.loads((root / "bundles/brats_lora32/configs/train.json").read_text())
+    config = json.loads(
+        (root / "bundles/brats_lora32/configs/train.json").read_text(encoding="utf-8")
+    )
     knobs = known_settings()
     assert set(knobs) <= set(config)
     assert {"device", "epochs", "learning_rate", "roi_size", "modalities", "amp"} <= set(knobs)
@@ -166,7 +168,7 @@ def make_task(folder, channels=("FLAIR", "t1gd")):
         "labels": {"0": "background"},
         "training": [],
     }
-    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
 
 
@@ -225,4 +227,6 @@ def test_bundles_are_taken_from_here_and_made_where_there_are_none(root, tmp_pat
     made = find_bundles(["brats_lora32"], tmp_path / "out")
     assert made == tmp_path / "out" / "bundles"
     ours = root / "bundles/brats_lora32/configs/train.json"
-    assert (made / "brats_lora32/configs/train.json").read_text() == ours.read_text()
+    assert (made / "brats_lora32/configs/train.json").read_text(encoding="utf-8") == ours.read_text(
+        encoding="utf-8"
+    )

@@ -42,7 +42,9 @@ def test_a_network_is_saved_and_loaded_as_the_bundles_do(name, tmp_path):
     load_model(other, tmp_path / "model.pt")
     for key, value in network.state_dict().items():
         assert torch.equal(value, other.state_dict()[key]), key
-    again = ReferenceNetwork.from_config(json.loads((tmp_path / "network.json").read_text()))
+    again = ReferenceNetwork.from_config(
+        json.loads((tmp_path / "network.json").read_text(encoding="utf-8"))
+    )
     assert again.config == network.config
     start_encoder(network, None)
 

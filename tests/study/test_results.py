@@ -46,7 +46,9 @@ def folder(tmp_path, small_network):
     write_json(folder / "eval/metrics.json", metrics)
     write_json(folder / "device.json", {"device": "cpu", "peak_memory_mb": 12.5})
     write_json(folder / "models/network.json", small_network().config)
-    (folder / "training.log").write_text("INFO epoch 1/2: loss 1.5, learning rate 0.1, 3 s\n")
+    (folder / "training.log").write_text(
+        "INFO epoch 1/2: loss 1.5, learning rate 0.1, 3 s\n", encoding="utf-8"
+    )
     return folder
 
 
@@ -124,7 +126,7 @@ def test_results_say_where_and_with_what_they_were_made(folder, tmp_path):
     record = make_record(RUN, folder, ARGV, {"training": 1, "evaluating": 2}, None)
     write_json(folder / "run.json", record)
     results = write_results(tmp_path, "python -m lora_ext study")
-    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == results
     assert set(results) == {"command", "versions", "device", "created", "runs"}
     assert results["device"] == "cpu"
     names = {"python", "lora_ext", "monai", "torch", "numpy", "platform"}
@@ -222,7 +224,7 @@ something else entirely, epoch 9 of nothing
 
 
 def test_a_repeated_epoch_counts_the_second_time_and_a_torn_line_not_at_all(tmp_path):
-    (tmp_path / "x.log").write_text(RESUMED)
+    (tmp_path / "x.log").write_text(RESUMED, encoding="utf-8")
     assert read_curve(tmp_path / "x.log") == [
         {"epoch": 1, "loss": 1.5, "learning_rate": 0.0041, "seconds": 0.5, "val_pooled_dice": 0.1},
         {"epoch": 2, "loss": 1.3, "learning_rate": 4e-6, "seconds": 0.5, "val_pooled_dice": None},
@@ -244,7 +246,7 @@ def test_what_training_really_logs_is_understood(tmp_path, caplog):
     validator.state.best_metric = validator.state.best_metric_epoch = 0.5
     validator.state.epoch = validator.state.best_metric_epoch = 2
     validator.fire_event(Events.COMPLETED)
-    (tmp_path / "x.log").write_text(caplog.text)
+    (tmp_path / "x.log").write_text(caplog.text, encoding="utf-8")
     assert read_curve(tmp_path / "x.log") == [
         {"epoch": 1, "loss": 0.75, "learning_rate": 0.005, "seconds": 0.0, "val_pooled_dice": None},
         {"epoch": 2, "loss": 0.75, "learning_rate": 0.005, "seconds": 0.0, "val_pooled_dice": 0.5},
@@ -260,15 +262,17 @@ def test_the_number_of_training_cases_is_read_where_the_log_tells_it(
         items = [{"case": "a", "image": "a.nii.gz"}] * count
         engine.data_loader = SimpleNamespace(dataset=SimpleNamespace(data=items))
     StartTraining(validator, small_network(regime="baseline")).begin(trainer)
-    (tmp_path / "x.log").write_text(RESUMED + "\n" + caplog.text)
+    (tmp_path / "x.log").write_text(RESUMED + "\n" + caplog.text, encoding="utf-8")
     assert training_cases(tmp_path / "x.log") == 17
-    (tmp_path / "x.log").write_text(RESUMED)
+    (tmp_path / "x.log").write_text(RESUMED, encoding="utf-8")
     assert training_cases(tmp_path / "x.log") is None
     assert training_cases(tmp_path / "none.log") is None
 
 
 def test_an_epoch_without_its_seconds_is_an_epoch_all_the_same(tmp_path):
-    (tmp_path / "x.log").write_text("INFO epoch 1/3: loss 1.5000, learning rate 0.0041, 0.")
+    (tmp_path / "x.log").write_text(
+        "INFO epoch 1/3: loss 1.5000, learning rate 0.0041, 0.", encoding="utf-8"
+    )
     (point,) = read_curve(tmp_path / "x.log")
     assert (point["loss"], point["seconds"]) == (1.5, None)
 
@@ -279,7 +283,7 @@ def run_on(device, path):
     engine.state.device = torch.device(device)
     DeviceRecord(path).attach(engine)
     engine.run([0], max_epochs=1)
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_on_the_cpu_the_peak_is_the_resident_size(tmp_path):
@@ -287,7 +291,7 @@ def test_on_the_cpu_the_peak_is_the_resident_size(tmp_path):
     record = run_on("cpu", tmp_path / "device.json")
     if not Path("/proc/self/status").is_file():
         pytest.skip("this system has no /proc/self/status to compare with")
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     status = dict(line.split(":", 1) for line in lines)
     assert record["device"] == "cpu"
     kilobytes = int(status["VmHWM"].split()[0])

@@ -55,7 +55,7 @@ def test_a_run_trains_evaluates_and_is_finished(start, fake, tmp_path):
     assert [point["loss"] for point in record["curve"]] == [1.5, 1.25]
     assert any("epoch 2/2" in line for line in lines)
     folder = tmp_path / "R" / RUN.folder
-    assert json.loads((folder / "run.json").read_text()) == record
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8")) == record
     assert {p.name for p in (folder / "models").iterdir()} == {"model.pt"}
 
 
@@ -65,7 +65,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(start, fake, tmp_path, monkeyp
         start(watch=interrupt_after_first_epoch)
     folder = tmp_path / "R" / RUN.folder
     assert not (folder / "run.json").exists()
-    before = json.loads((folder / "state.json").read_text())["seconds"]["training"]
+    before = json.loads((folder / "state.json").read_text(encoding="utf-8"))["seconds"]["training"]
     assert before > 0
     monkeypatch.delenv("FAKE_HANG")
     record = start()
@@ -167,7 +167,7 @@ def test_cases_that_a_neighbouring_study_below_the_same_root_checked_are_taken_o
     checked = f"runs/{RUN.row}/seed0_fold0/eval/checked_cases.json"
     neighbour = tmp_path / "root" / "rank4" / checked
     neighbour.parent.mkdir(parents=True)
-    neighbour.write_text(json.dumps({"a": "b"}))
+    neighbour.write_text(json.dumps({"a": "b"}), encoding="utf-8")
     for name, root in (("rank8", tmp_path / "root"), ("alone", None)):
         out = tmp_path / "root" / name
         execute(RUN, Path("bundles"), out, print, root=root)
@@ -180,10 +180,12 @@ def test_cases_that_another_run_of_the_data_set_checked_are_not_checked_again(st
     for row, content in (("brats_frozen", {"a": "b"}), ("prostatex_frozen", {"a": "b", "c": "d"})):
         path = tmp_path / "R/runs" / row / "seed0_fold0" / checked
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding="utf-8")
     other = replace(RUN, seed=1)
     start(other)
-    assert json.loads((tmp_path / "R" / other.folder / checked).read_text()) == {"a": "b"}
+    assert json.loads((tmp_path / "R" / other.folder / checked).read_text(encoding="utf-8")) == {
+        "a": "b"
+    }
 
 
 KNOBS = {"epochs": 2, "roi_size": [32, 32, 16], "amp": False, "pretrained": None, "device": "cpu"}
@@ -229,7 +231,9 @@ def test_overlay_of_a_bundle_leaves_its_network_alone():
 
 
 def test_overlay_of_a_reference_replaces_the_network_alone(root, tmp_path):
-    (tmp_path / "overlay.json").write_text(json.dumps(overlay(REFERENCE, tmp_path)))
+    (tmp_path / "overlay.json").write_text(
+        json.dumps(overlay(REFERENCE, tmp_path)), encoding="utf-8"
+    )
     train = root / "bundles/brats_lora32/configs/train.json"
     ours, theirs = ConfigParser(), ConfigParser()
     ours.read_config(str(train))
@@ -263,14 +267,14 @@ def test_output_and_errors_go_to_the_log_and_whole_lines_to_the_watcher(tmp_path
     log = tmp_path / "new" / "x.log"
     assert run_process([*MONAI_BUNDLE, code], log, seen.append) == 4
     assert sorted(seen) == ["bad", "begin"]
-    assert sorted(log.read_text().splitlines()) == ["bad", "begin"]
+    assert sorted(log.read_text(encoding="utf-8").splitlines()) == ["bad", "begin"]
 
 
 def test_a_log_is_begun_anew_or_gone_on_with_and_old_lines_are_not_retold(tmp_path, python_code):
     log, seen = tmp_path / "x.log", []
     for append in (False, False, True):
         run_process([*MONAI_BUNDLE, "print('line')"], log, seen.append, append=append)
-    assert log.read_text() == "line\n" * 2
+    assert log.read_text(encoding="utf-8") == "line\n" * 2
     assert seen == ["line"] * 3
 
 

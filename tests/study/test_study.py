@@ -47,7 +47,7 @@ def written(monkeypatch):
 
 
 def results():
-    return json.loads(Path("R/results.json").read_text())
+    return json.loads(Path("R/results.json").read_text(encoding="utf-8"))
 
 
 def test_a_study_runs_everything_once_and_writes_the_tables(fake, written, capsys):
@@ -122,7 +122,10 @@ def test_without_an_encoder_the_bundle_looks_itself_and_the_record_tells_what_it
     assert not any("--pretrained" in r["commands"]["training"] for r in results()["runs"])
     Path("vit.pt").touch()
     run_study("data", "S", "brats_frozen", pretrained="vit.pt")
-    assert json.loads(Path("S/results.json").read_text())["runs"][0]["encoder"] == "a.pt (sha256 0)"
+    assert (
+        json.loads(Path("S/results.json").read_text(encoding="utf-8"))["runs"][0]["encoder"]
+        == "a.pt (sha256 0)"
+    )
 
 
 def test_random_weights_are_marked_on_every_page_that_a_study_writes(fake):
@@ -185,7 +188,10 @@ def test_first_runs_of_all_parts_come_first_and_nothing_is_run_twice(two, capsys
     ]
     for part, own in zip(two, results, strict=True):
         assert [record["seed"] for record in own["runs"]] == [0, 1]
-        assert json.loads((part.folder / "results.json").read_text())["runs"] == own["runs"]
+        assert (
+            json.loads((part.folder / "results.json").read_text(encoding="utf-8"))["runs"]
+            == own["runs"]
+        )
 
 
 def test_a_failure_in_one_part_is_told_with_its_folder(two, monkeypatch, capsys):
@@ -327,7 +333,7 @@ def test_a_real_study_is_killed_and_goes_on(root, tmp_path, written, monkeypatch
 
     run_study("data", "R", **study, **TINY)
     assert (Path("R") / "bundles" / "brats_lora16" / "configs" / "train.json").is_file()
-    assert "resumed from" in (run / "training.log").read_text()
+    assert "resumed from" in (run / "training.log").read_text(encoding="utf-8")
     lora, segresnet = results()["runs"]
     for record in (lora, segresnet):
         assert record["status"] == "done"

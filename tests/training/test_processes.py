@@ -36,7 +36,7 @@ seen = dict(
     total=total.tolist(), gradient=x.grad.tolist(), found=found, refusal=refusal,
     device=str(processes.own_device()),
 )
-Path(f"{rank}.json").write_text(json.dumps(seen))
+Path(f"{rank}.json").write_text(json.dumps(seen), encoding="utf-8")
 processes.leave()
 assert not distributed.is_initialized()
 """
@@ -55,7 +55,9 @@ def test_two_processes(in_two_processes, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout == "ERROR:root:heard from 0\n"
-    one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    one, two = (
+        json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)
+    )
     assert one["seed"] == 7
     assert two["seed"] != 7
     assert [one["found"], two["found"]] == [False, True]

@@ -124,7 +124,7 @@ if idist.get_rank() == 0:
 try:
     LastCheckpoint(folder, {}, Engine(print), resume=True).load(Engine(print))
 except ValueError as error:
-    Path(f"{idist.get_rank()}.txt").write_text(str(error))
+    Path(f"{idist.get_rank()}.txt").write_text(str(error), encoding="utf-8")
 processes.leave()
 """
 
@@ -133,6 +133,6 @@ def test_checkpoint_that_only_some_machines_see_is_refused_by_all(in_two_process
     done = in_two_processes(TWO)
     assert done.returncode == 0, done.stderr
     for rank in "01":
-        sentence = (tmp_path / f"{rank}.txt").read_text()
+        sentence = (tmp_path / f"{rank}.txt").read_text(encoding="utf-8")
         assert "found the epochs [3, 0] in the run's processes" in sentence
         assert "--ckpt_dir a folder that all machines share" in sentence

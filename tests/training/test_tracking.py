@@ -35,7 +35,7 @@ def config(tmp_path):
         "run": ["$@train#trainer.run()"],
     }
     path = tmp_path / WRITTEN
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 
@@ -73,7 +73,10 @@ def test_tracking_without_mlflow_is_refused_in_one_sentence(config, monkeypatch)
 def test_untracked_runs_and_other_trackers_need_no_mlflow(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     check_tracking(True, config.parent)
-    config.write_text(config.read_text().replace("MLFlowHandler", "SomeOtherHandler"))
+    config.write_text(
+        config.read_text(encoding="utf-8").replace("MLFlowHandler", "SomeOtherHandler"),
+        encoding="utf-8",
+    )
     check_tracking(str(config), config.parent)
 
 

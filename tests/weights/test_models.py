@@ -63,7 +63,7 @@ def test_missing_model_says_to_train_first(tmp_path, small_network):
 def test_record_is_the_constructors_arguments(tmp_path, small_network):
     network = small_network()
     save_model(network, tmp_path / "model.pt")
-    record = json.loads((tmp_path / "network.json").read_text())
+    record = json.loads((tmp_path / "network.json").read_text(encoding="utf-8"))
     rebuilt = type(network)(**record)
     assert rebuilt.state_dict().keys() == network.state_dict().keys()
 
@@ -72,7 +72,7 @@ def test_record_is_what_the_network_can_be_built_from_again(small_network, tmp_p
     network = small_network()
     network.config["encoder"] = "random"
     save_model(network, tmp_path / "model.pt")
-    record = json.loads((tmp_path / "network.json").read_text())
+    record = json.loads((tmp_path / "network.json").read_text(encoding="utf-8"))
     again = ChannelLoRAUNETR(**record)
     load_model(again, tmp_path / "model.pt")
     assert again.config == network.config == record

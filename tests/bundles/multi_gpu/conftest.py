@@ -43,7 +43,7 @@ class Launched:
 
     def writes(self, number):
         """What one process wrote, see `sitecustomize.py`."""
-        return (self.folder / "writes" / f"{number}.txt").read_text().splitlines()
+        return (self.folder / "writes" / f"{number}.txt").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +84,7 @@ def probe_overlay(folder, options, extra):
     }  # fmt: skip
     handlers = [*extra.pop("+train#handlers", []), probe]
     path = folder / "probe.json"
-    path.write_text(json.dumps({"+train#handlers": handlers, **extra}))
+    path.write_text(json.dumps({"+train#handlers": handlers, **extra}), encoding="utf-8")
     return path
 
 

@@ -70,7 +70,7 @@ def main():
                 dataset_dir=str(tasks / ("brats" if name == PRETRAINING else facts["dataset"])),
                 **OWN[facts["kind"]],
             )
-    (output / f"rank{os.environ['RANK']}.json").write_text(json.dumps(seen))
+    (output / f"rank{os.environ['RANK']}.json").write_text(json.dumps(seen), encoding="utf-8")
 
 
 if __name__ == "__main__":

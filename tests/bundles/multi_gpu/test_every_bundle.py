@@ -55,7 +55,9 @@ def test_every_bundle_trains_in_two_processes(root, tmp_path):
         capture_output=True, encoding="utf-8", check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    one, two = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    one, two = (
+        json.loads((tmp_path / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)
+    )
     assert set(one) == {*NAMES, f"{PRETRAINING}+multi_gpu_sharded"}
     for name, seen in one.items():
         assert seen["wrapped"], name

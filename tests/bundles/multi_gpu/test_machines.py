@@ -42,7 +42,7 @@ def submit(root, tmp_path):
 
     def run(*arguments, srun=SHOW, **variables):
         for name, text in (("srun", srun), ("scontrol", SCONTROL)):
-            (tmp_path / name).write_text(text)
+            (tmp_path / name).write_text(text, encoding="utf-8")
             (tmp_path / name).chmod(0o755)
         path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
         paths = {"PATH": path, "PYTHONPATH": str(root)}
@@ -91,8 +91,8 @@ def test_two_machines_train_one_network(submit, root, tmp_path, nine_cases):
     data = ["--dataset_dir", nine_cases, "--num_folds", 3]
     bundle = root / "bundles" / "brats_lora32"
     done = submit(bundle, *SMALL, *places, *data, srun=SRUN, **JOB | {"SLURM_CPUS_PER_TASK": "1"})
-    assert done.returncode == 0, (tmp_path / "errors.txt").read_text()
-    said = [(tmp_path / f"node{node}.txt").read_text() for node in (0, 1)]
+    assert done.returncode == 0, (tmp_path / "errors.txt").read_text(encoding="utf-8")
+    said = [(tmp_path / f"node{node}.txt").read_text(encoding="utf-8") for node in (0, 1)]
     speaker = said[0] if "epoch 1/1" in said[0] else said[1]  # whoever came first has rank 0
     other = said[1] if speaker is said[0] else said[0]
     assert "6 training cases, 3 for validation" in speaker

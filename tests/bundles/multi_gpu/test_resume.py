@@ -73,7 +73,9 @@ def copies(nine_cases, tmp_path):
         for case in read_task(nine_cases).training:
             first = nine_cases / folder / "brats_0001.nii.gz"
             (tmp_path / folder / case.image.name).symlink_to(first)
-    (tmp_path / "dataset.json").write_text((nine_cases / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(
+        (nine_cases / "dataset.json").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     return tmp_path
 
 
