@@ -19,7 +19,7 @@ from torch import Tensor, nn
 # Constructor arguments that are settings of other names in a bundle.
 FLAGS = {"img_size": "roi_size", "in_channels": "modalities", "out_channels": "regions"}
 # What can differ between training and use without changing what the network computes.
-FREE = ("regime", "modality_dropout", "modalities", "encoder")
+FREE = ("regime", "modality_dropout", "modalities", "encoder")  # modalities are compared apart
 KEY = "config"  # in the metadata of a state dict
 
 
@@ -35,8 +35,9 @@ def misfit(made: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     """
     ours = json.loads(json.dumps(config))
     adapters = made.get("regime") == "lora" or ours.get("regime") == "lora"
-    names = [k for k in made if k not in FREE and (adapters or not k.startswith("lora_"))]
-    wrong = [k for k in names if made[k] != ours.get(k)]
+    shared = made.keys() & ours.keys()  # a record says more than a network's arguments
+    names = [k for k in ours if k in shared and k not in FREE]
+    wrong = [k for k in names if made[k] != ours[k] and (adapters or not k.startswith("lora_"))]
     if made.get("modalities") != ours.get("modalities"):
         wrong.append("modalities")
     if not wrong:
@@ -84,8 +85,18 @@ def refuse_misfit(
     found = misfit(made, config)
     if found is not None:
         lists[-1].append(f"the file {found}")
-    elif "encoder" in made:
-        vars(network)["config"]["encoder"] = made["encoder"]
+    else:
+        keep_record(vars(network)["config"], made)
+
+
+def keep_record(config: dict[str, Any], made: Mapping[str, Any]) -> None:
+    """Let a network say where its weights come from, in place.
+
+    Args:
+        config: what the network says of itself.
+        made: the record of the model that was loaded into it.
+    """
+    config.update({k: v for k, v in made.items() if k not in config or k == "encoder"})
 
 
 def default_names(channels: int) -> list[str]:

@@ -5,22 +5,43 @@ These are handlers, and not entries of ``initialize``, so that no run can do wit
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader
 
+import lora_ext
+from lora_ext.images.image_file import case_name
 from lora_ext.training.processes import check_shares
 from lora_ext.weights import load_model, start_encoder
 
-if TYPE_CHECKING:
-    from lora_ext.networks import ChannelLoRAUNETR
-
 logger = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "monai", "numpy")  # whose versions a record says
+
+
+def training_record(cases: Any, **settings: Any) -> dict[str, Any]:
+    """Make the part of a model's record that its training knows.
+
+    Args:
+        cases: what is trained on, as a data set lists it; their names are recorded.
+        **settings: the settings of the training, by name.
+
+    Returns:
+        The record, as JSON can hold it.
+    """
+    record = {
+        **settings,
+        "trained_on": [item.get("case") or case_name(item["image"]) for item in cases],
+        "versions": {"lora_ext": lora_ext.__version__} | {name: version(name) for name in PACKAGES},
+    }
+    return json.loads(json.dumps(record))
 
 
 class StartTraining:
@@ -31,7 +52,9 @@ class StartTraining:
 
     Args:
         validator: the evaluator that the trainer runs.
-        network: the network; None where there is no encoder to start from (pre-training).
+        network: the network; one without a regime (pre-training) has no encoder to start from.
+        record: what the training knows of the model, see `training_record`; it goes where the
+            network's ``config`` goes.
         pretrained: see `start_encoder`.
         ckpt_dir: see `start_encoder`.
         bundle_root: see `start_encoder`.
@@ -40,13 +63,15 @@ class StartTraining:
     def __init__(
         self,
         validator: Engine,
-        network: ChannelLoRAUNETR | None = None,
+        network: Any,
+        record: Mapping[str, Any] | None = None,
         pretrained: str | None = None,
         ckpt_dir: str | os.PathLike[str] | None = None,
         bundle_root: str | os.PathLike[str] | None = None,
     ) -> None:
         self.validator = validator
         self.network = network
+        self.record = dict(record or {})
         self.places = (pretrained, ckpt_dir, bundle_root)
 
     def attach(self, engine: Engine) -> None:
@@ -60,12 +85,14 @@ class StartTraining:
             ValueError: without a validation case for every process, or if the encoder does not fit.
         """
         held_out = _check_validation(self.validator)
+        segments = hasattr(self.network, "regime")
         logger.info(
             "%d training %s, %d for validation (%s)",
-            len(_items(engine)), "cases" if self.network else "volumes", len(held_out),
+            len(_items(engine)), "cases" if segments else "volumes", len(held_out),
             _shown(held_out),
         )  # fmt: skip
-        if self.network is None:
+        self.network.config.update(self.record)
+        if not segments:
             return
         if _loads_a_model(engine):
             logger.info("continuing from the whole model that CheckpointLoader loads")

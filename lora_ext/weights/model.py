@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import torch
 
 from lora_ext.files import whole_file
-from lora_ext.networks.config import misfit, with_record
+from lora_ext.networks.config import keep_record, misfit, with_record
 from lora_ext.weights.reading import read_tensors
+from lora_ext.weights.record import COPY, read_record
 
 
 class Configured(Protocol):
@@ -36,7 +37,7 @@ def save_model(network: Configured, path: str | os.PathLike[str]) -> None:
         network: the network to save.
         path: the file to write, loadable with ``weights_only=True`` and ``strict=True``.
     """
-    with whole_file(Path(path).with_name("network.json")) as draft:
+    with whole_file(Path(path).with_name(COPY)) as draft:
         draft.write_text(json.dumps(network.config, indent=2) + "\n", encoding="utf-8")
     with whole_file(path) as draft:
         tensors = {k: v.cpu() for k, v in network.state_dict().items()}
@@ -57,13 +58,10 @@ def load_model(network: Configured, path: str | os.PathLike[str]) -> None:
     if not Path(path).is_file():
         raise ValueError(f"{path}: no trained model there; run 'training' first, or set ckpt_dir")
     tensors = read_tensors(path)
-    record = Path(path).with_name("network.json")
-    if record.is_file():
-        made = json.loads(record.read_text(encoding="utf-8"))
-        found = misfit(made, network.config)
-        if found is not None:
-            raise ValueError(f"{path}: {found}")
-        network.config["encoder"] = made.get("encoder")
+    made = read_record(path)
+    found = misfit(made, network.config) if made else None
+    if found is not None:
+        raise ValueError(f"{path}: {found}")
     try:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
@@ -71,3 +69,4 @@ def load_model(network: Configured, path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"{path}: does not fit this network, which has {network.config}: {' '.join(lines)}"
         ) from error
+    keep_record(network.config, made)
