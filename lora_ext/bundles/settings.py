@@ -329,6 +329,21 @@ def settings_table(kind: str, defaults: dict[str, Any]) -> str:
                                            ("---",) * 5, *rows))  # fmt: skip
 
 
+def settings_text(kind: str, defaults: dict[str, Any], config: str | None = None) -> str:
+    """Lay the settings out for a terminal, as a command's help does.
+
+    Args:
+        kind: ``segmentation`` or ``pretraining``.
+        defaults: values by name; a setting without one is found at the start.
+        config: ``train`` or ``inference``; None for both.
+    """
+    lines = []
+    for s in settings_of(kind, config):
+        allowed = f"{s.type}: {s.allowed.words}; default {_default(s.name, defaults) or 'found'}"
+        lines += [f"--{s.name}", f"    {_meaning(s)}", f"    {allowed.replace('`', '')}"]
+    return "\n".join(lines)
+
+
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 

@@ -31,17 +31,22 @@ def write_json(
     cases: Sequence[CaseMetrics],
     regions: Regions,
     encoder: str | None = None,
+    seen: Sequence[str] = (),
 ) -> None:
-    """Write `encoder`, `regions`, `empty_rule`, `summary` and `cases`; undefined values are null.
+    """Write what `report.html` shows, for programs; undefined values are null.
+
+    The keys are `encoder`, `seen_in_training`, `regions`, `empty_rule`, `summary` and `cases`.
 
     Args:
         path: the file to write.
         cases: the measured cases.
         regions: region name -> labels it is made of.
         encoder: what the network's encoder was trained from; None where that is unknown.
+        seen: names of cases that the network was trained on.
     """
     content = {
         "encoder": encoder,
+        "seen_in_training": list(seen),
         "regions": {name: list(labels) for name, labels in regions.items()},
         "empty_rule": EMPTY_RULE,
         "summary": summary(cases),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from lora_ext.files import whole_file
+from lora_ext.networks.config import FLAGS
 from lora_ext.networks.regimes import get_regime
 from lora_ext.weights import save_adapter, save_model
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+# Of a record: the length of the run is compared apart, and the rest changes nothing it computes.
+NOT_COMPARED = ("epochs", "encoder", "versions", "in_channels", "out_channels")
 
 
 class BestModel:
@@ -110,10 +115,11 @@ class LastCheckpoint:
             logger.info("nothing to resume in %s: starting anew", self.path.parent)
             return
         self._check_schedule(state, engine)
+        self._check_record(state)
         for name, thing in self.objects.items():
             thing.load_state_dict(state[name])
-            if name in state["encoders"]:
-                thing.config["encoder"] = state["encoders"][name]
+            if name in state["records"]:
+                thing.config["encoder"] = state["records"][name].get("encoder")
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         best: Any = self.validator.state  # MONAI adds the best metric to it
         best.best_metric, best.best_metric_epoch = state["best_metric"], state["best_metric_epoch"]
@@ -146,6 +152,21 @@ class LastCheckpoint:
                 "of processes"
             )
 
+    def _check_record(self, state: dict[str, Any]) -> None:
+        """Refuse to resume a run whose settings or cases were others."""
+        for name, made in state["records"].items():
+            ours = self.objects[name].config
+            keys = [key for key in {**made, **ours} if key not in NOT_COMPARED]
+            # as text, since the order of the regions counts
+            wrong = [k for k in keys if json.dumps(made.get(k)) != json.dumps(ours.get(k))]
+            if wrong:
+                raise ValueError(
+                    f"{self.path}: was written by a run with other settings: "
+                    f"{'; '.join(_difference(key, made, ours) for key in wrong[:4])}"
+                    f"{f' and {len(wrong) - 4} more' if wrong[4:] else ''}; resume with the same "
+                    "ones, or give another --ckpt_dir"
+                )
+
     def save(self, engine: Engine) -> None:
         """Write ``last.ckpt``, whole or not at all."""
         epoch, max_epochs = engine.state.epoch, engine.state.max_epochs
@@ -158,9 +179,9 @@ class LastCheckpoint:
         if idist.get_rank() > 0:
             return
         state = {name: thing.state_dict() for name, thing in self.objects.items()}
-        configs = {name: getattr(thing, "config", {}) for name, thing in self.objects.items()}
+        networks = {name: thing for name, thing in self.objects.items() if hasattr(thing, "config")}
         state |= {
-            "encoders": {k: c["encoder"] for k, c in configs.items() if "encoder" in c},
+            "records": {name: dict(network.config) for name, network in networks.items()},
             "epoch": epoch,
             "iteration": engine.state.iteration,
             "max_epochs": max_epochs,
@@ -170,3 +191,10 @@ class LastCheckpoint:
         }
         with whole_file(self.path) as draft:
             torch.save(state, draft)
+
+
+def _difference(key: str, made: dict[str, Any], ours: dict[str, Any]) -> str:
+    then, now = made.get(key), ours.get(key)
+    if key == "trained_on":
+        return f"{len(then or [])} training cases then, {len(now or [])} now, not the same ones"
+    return f"--{FLAGS.get(key, key)} {then} then, {now} now"

@@ -38,7 +38,7 @@ def training_record(cases: Any, **settings: Any) -> dict[str, Any]:
     """
     record = {
         **settings,
-        "trained_on": [item.get("case") or case_name(item["image"]) for item in cases],
+        "trained_on": [_name(item) for item in cases],
         "versions": {"lora_ext": lora_ext.__version__} | {name: version(name) for name in PACKAGES},
     }
     return json.loads(json.dumps(record))
@@ -129,6 +129,11 @@ class LoadModel:
         items = _check_validation(engine)
         load_model(self.network, self.path)
         logger.info("model of %s, %d cases (%s)", self.path, len(items), _shown(items))
+        config = self.network.config
+        seen = sorted(set(config.get("trained_on", [])) & {_name(item) for item in items})
+        if seen:
+            logger.warning(_SEEN, len(seen), len(items), _listed(seen))
+        config["seen_in_training"] = seen
 
 
 def _items(engine: Any) -> Sequence[Any]:
@@ -147,12 +152,27 @@ def _check_validation(validator: Any) -> Sequence[Any]:
     return items
 
 
+_SEEN = (
+    "%d of %d cases were TRAINED ON (%s): how well they are segmented says nothing about new "
+    "patients; leave --fold, --num_folds and --split_seed out to score the cases that were held out"
+)
+
+
+def _name(item: Any) -> str:
+    """A case's name as the record has it."""
+    if not isinstance(item, Mapping):
+        return str(item)
+    image = item.get("image")
+    first = image[0] if isinstance(image, (list, tuple)) else image
+    return str(item.get("case") or case_name(first if isinstance(first, str) else str(first)))
+
+
 def _shown(items: Sequence[Any]) -> str:
-    names = [
-        str(item.get("case", item.get("image"))) if isinstance(item, Mapping) else str(item)
-        for item in items[:4]
-    ]
-    return ", ".join(names) + (", ..." if len(items) > 4 else "")
+    return _listed([_name(item) for item in items])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def _loads_a_model(engine: Engine) -> bool:
