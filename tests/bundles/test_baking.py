@@ -1,5 +1,7 @@
 """Facts that fit the weights; no file is read but the bundles' source."""
 
+import json
+
 import pytest
 
 from lora_ext import ChannelLoRAUNETR
@@ -23,7 +25,7 @@ def as_settings(network):
 
 
 def metadata(facts):
-    return generator.json.loads(generator.render_bundle(facts)["configs/metadata.json"])
+    return json.loads(generator.render_bundle(facts)["configs/metadata.json"])
 
 
 def test_without_weights_and_knobs_only_the_docs_differ():
@@ -37,8 +39,8 @@ def test_without_weights_and_knobs_only_the_docs_differ():
 def test_sizes_of_the_weights_are_in_configs_and_metadata(network):
     facts = baked_facts("brats_lora32", network, {})
     files = generator.render_bundle(facts)
-    for name in ("train", "inference"):
-        config = generator.json.loads(files[f"configs/{name}.json"])
+    train, infer = (json.loads(files[f"configs/{n}.json"]) for n in ("train", "inference"))
+    for config in (train, infer["trained"]["default"]):
         assert config["modalities"] == ["FLAIR", "t1gd"]
         assert config["roi_size"] == [32, 32, 16]
         assert {key: config[key] for key in SIZES} == SIZES
