@@ -1,0 +1,39 @@
+"""Folders listed: without the hidden files that file browsers leave, and with linked folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def entries(folder: str | os.PathLike[str]) -> list[Path]:
+    """List what lies in a folder.
+
+    Args:
+        folder: an existing folder.
+
+    Returns:
+        Files and folders, sorted by name, without hidden ones (``._a.nii``, ``.DS_Store``).
+    """
+    return sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
+
+
+def files_below(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the files in a folder and below it, in linked folders too.
+
+    Args:
+        folder: any folder.
+
+    Returns:
+        The files, sorted, without hidden ones and those in hidden folders. A folder that is linked
+        several times, or into itself, counts once.
+    """
+    seen = {os.path.realpath(folder)}
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        visible = sorted(name for name in folders if not name.startswith("."))
+        real = {name: os.path.realpath(os.path.join(place, name)) for name in visible}
+        folders[:] = [name for name in visible if real[name] not in seen]
+        seen.update(real.values())
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(found)
