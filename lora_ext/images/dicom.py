@@ -12,7 +12,7 @@ from monai.data import ITKReader
 
 from lora_ext.images.image_file import ImageFile, damaged
 from lora_ext.images.itk_file import itk_affine
-from lora_ext.images.listing import entries, files_below
+from lora_ext.images.listing import entries, files_below, listed
 
 _ONE_SERIES = "the slices of one DICOM series, one slice a file, and nothing else"
 _DESCRIPTION = "0008|103e"
@@ -53,7 +53,7 @@ def series_files(folder: str) -> list[str]:
     found = entries(folder)
     folders = [path.name for path in found if path.is_dir()]
     if folders or not found:
-        got = f"the folders {_listed(folders)} in it" if folders else "no file"
+        got = f"the folders {listed(folders)} in it" if folders else "no file"
         raise ValueError(f"{folder}: expected {_ONE_SERIES}; got {got}")
     return [str(path) for path in found]
 
@@ -118,7 +118,7 @@ def _check_one_series(folder: str, files: Sequence[str]) -> None:
     others = [name for name in map(os.path.basename, files) if name not in known]
     if others:
         raise ValueError(
-            f"{folder}: expected {_ONE_SERIES}; got no readable DICOM image in {_listed(others)}"
+            f"{folder}: expected {_ONE_SERIES}; got no readable DICOM image in {listed(others)}"
         )
     if len(series) > 1:
         found = " and ".join(
@@ -210,7 +210,3 @@ def _voxels(folder: str, paths: list[str]) -> np.ndarray:
         return ITKReader().get_data(itk.imread(paths, itk.F))[0]
     except RuntimeError as error:
         raise damaged(folder, error) from error
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

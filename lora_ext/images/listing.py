@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -37,3 +38,8 @@ def files_below(folder: str | os.PathLike[str]) -> list[Path]:
         seen.update(real.values())
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Name the first four, and say how many more there are."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

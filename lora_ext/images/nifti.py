@@ -82,7 +82,7 @@ def _affines(path: str, image: nib.Nifti1Pair) -> tuple[np.ndarray, np.ndarray |
 def _voxels(path: str, kind: type[nib.Nifti1Pair]) -> np.ndarray:
     try:
         if path.lower().endswith(".hdr"):
-            return np.asanyarray(nib.load(path).dataobj)
+            return np.asanyarray(kind.from_filename(path).dataobj)
         with gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb") as stream:
             copy = kind.from_file_map({"image": FileHolder(fileobj=stream)})
             voxels = np.asanyarray(copy.dataobj)
