@@ -70,8 +70,9 @@ def fold_volumes(
         if len(patients) < num_folds:
             raise ValueError(
                 f"{source}: expected at least as many patients as --num_folds, {num_folds}, got "
-                f"{len(patients)} ({', '.join(sorted(patients)[:4])}); a patient is {_PATIENT}, so "
-                "lower --num_folds, or link folders that hold several patients in one above them"
+                f"{len(patients)} ({', '.join(sorted(patients)[:4])}); a patient is {_PATIENT}; "
+                "lower --num_folds or, where sub-folders are sources, link the patients' own "
+                "folders into one"
             )
         sides = split_fold(patients, fold, num_folds, split_seed)
         for side, names in zip(volumes, sides, strict=True):

@@ -32,10 +32,11 @@ def files_below(folder: str | os.PathLike[str]) -> list[Path]:
     seen = {os.path.realpath(folder)}
     found = []
     for place, folders, names in os.walk(folder, followlinks=True):
-        visible = sorted(name for name in folders if not name.startswith("."))
-        real = {name: os.path.realpath(os.path.join(place, name)) for name in visible}
-        folders[:] = [name for name in visible if real[name] not in seen]
-        seen.update(real.values())
+        inner = {
+            os.path.realpath(os.path.join(place, name)): name for name in sorted(folders)[::-1]
+        }
+        folders[:] = [inner[real] for real in inner.keys() - seen if inner[real][0] != "."]
+        seen.update(inner)
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(found)
 

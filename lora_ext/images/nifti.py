@@ -71,12 +71,12 @@ def _affines(path: str, image: nib.Nifti1Pair) -> tuple[np.ndarray, np.ndarray |
             f"{path}: expected a place in the patient (sform or qform), got a header without one, "
             "which does not tell left from right; write the file again with its affine"
         )
-    unit = np.diag([*3 * [_MM.get(header.get_xyzt_units()[0], 1.0)], 1.0])
-    qform = None
+    unit, qform = np.ones((4, 1)), None
+    unit[:3] = _MM.get(header.get_xyzt_units()[0], 1.0)
     if header["sform_code"]:
         with suppress(HeaderDataError, ValueError):  # one that is no rotation: nobody can use it
             qform = header.get_qform(coded=True)[0]
-    return unit @ image.affine, None if qform is None else unit @ qform
+    return unit * image.affine, None if qform is None else unit * qform
 
 
 def _voxels(path: str, kind: type[nib.Nifti1Pair]) -> np.ndarray:

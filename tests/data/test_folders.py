@@ -110,7 +110,7 @@ def test_an_empty_case_folder_is_refused_beside_other_cases(put):
 def test_a_missing_modality_is_named_with_what_is_allowed(put):
     folder = put("a/FLAIR", "a/t1gd", "b/FLAIR", "b/T1")
     words = (
-        f"{folder}: found no t1gd file of case b; expected b_t1gd.nii.gz (or .nii, .nrrd, .nhdr, "
+        f"{folder}: found no t1gd file of case b; expected b_t1gd.nii.gz (or .nii, .hdr, .nrrd, .nhdr, "
         ".mha, .mhd), or a DICOM series in the folder b/t1gd or b_t1gd"
     )
     refused(folder, f"^{re.escape(words)}$")
@@ -143,7 +143,7 @@ def test_a_folder_without_any_image_lists_what_is_allowed(tmp_path):
     (tmp_path / "notes.txt").touch()
     words = (
         f"{tmp_path}: found no image; expected a folder of files that end in .nii.gz, .nii, "
-        ".nrrd, .nhdr, .mha, .mhd, of folders with DICOM series, or a Decathlon task folder with a "
+        ".hdr, .nrrd, .nhdr, .mha, .mhd, of folders with DICOM series, or a Decathlon task folder with a "
         "dataset.json"
     )
     refused(tmp_path, f"^{re.escape(words)}$")

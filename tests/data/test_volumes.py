@@ -81,7 +81,7 @@ def test_folder_of_tasks_takes_their_images_and_no_label(tmp_path):
 
 
 def test_empty_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"found no image; .* \.nii\.gz, \.nii, \.nrrd"):
+    with pytest.raises(ValueError, match=r"found no image; .* \.nii\.gz, \.nii, \.hdr, \.nrrd"):
         all_volumes(tmp_path)
 
 
@@ -90,7 +90,7 @@ def test_too_few_patients_are_named(tmp_path):
     save(tmp_path / "b.nii.gz")
     with pytest.raises(
         ValueError,
-        match=r"expected at least as many patients as num_folds, 4, got 2 \(a.nii.gz, b.nii.gz\)",
+        match=r"expected at least as many patients as --num_folds, 4, got 2 \(a.nii.gz, b.nii.gz\)",
     ):
         fold_volumes(tmp_path, **SPLIT)
 
