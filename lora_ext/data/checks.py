@@ -20,6 +20,7 @@ from tqdm import tqdm
 from lora_ext.files import whole_file
 from lora_ext.images.image_file import ImageFile, check_same_grid, two_places
 from lora_ext.images.limits import check_resampled, voxel_size
+from lora_ext.images.listing import counted
 from lora_ext.images.reader import files_of, open_image
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def _check_together(
     if labelled and not any(case["labelled"] for case in labelled):
         raise ValueError(
             f"{labelled[0]['label']}: expected labels other than 0 in at least one case, got none "
-            f"in {_plural(len(labelled), 'label map')}; nothing can be learnt or measured from them"
+            f"in {counted(len(labelled), 'label map')}; nothing can be learnt or measured from them"
         )
 
 
@@ -156,7 +157,7 @@ def _check_case(
 def _check_channels(image: ImageFile, names: tuple[str, ...]) -> None:
     if image.num_channels != len(names):
         raise ValueError(
-            f"{image.path}: expected {_plural(len(names), 'channel')} ({', '.join(names)}), "
+            f"{image.path}: expected {counted(len(names), 'channel')} ({', '.join(names)}), "
             f"got {image.num_channels}"
         )
 
@@ -183,7 +184,7 @@ def _check_labels(label: ImageFile, values: list[int] | None) -> bool:
     wrong = found != np.round(found) if values is None else ~np.isin(found, values)
     if wrong.any():
         listed = [
-            f"{str(value).removesuffix('.0')} in {_plural(count, 'voxel')}"
+            f"{str(value).removesuffix('.0')} in {counted(count, 'voxel')}"
             for value, count in zip(found[wrong][:8], counts[wrong], strict=False)
         ]
         more = f" and {wrong.sum() - 8} more values" if wrong.sum() > 8 else ""
@@ -192,10 +193,6 @@ def _check_labels(label: ImageFile, values: list[int] | None) -> bool:
             f"{label.path}: expected every label to be {allowed}, got {', '.join(listed)}{more}"
         )
     return bool(found.any())
-
-
-def _plural(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _read_record(record: str | os.PathLike[str] | None) -> dict[str, Passed]:

@@ -15,6 +15,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey, convert_to_dst_type
 
+from lora_ext.images.listing import counted
+
 Regions = Mapping[str, Sequence[int]]
 
 
@@ -93,7 +95,7 @@ def labels_to_regions(label: torch.Tensor, regions: Regions) -> torch.Tensor:
         name = getattr(label, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, "label map")
         raise ValueError(
             f"{name}: expected every label to be an integer, got {wrong[0].item()!r} in "
-            f"{wrong.numel()} voxels; resample label maps with nearest neighbours"
+            f"{counted(wrong.numel(), 'voxel')}; resample label maps with nearest neighbours"
         )
     maps = [
         torch.isin(plain, torch.tensor(list(values), dtype=plain.dtype, device=plain.device))

@@ -19,9 +19,8 @@ META_IMAGE = (".mha", ".mhd")
 ENDINGS = (*NIFTI, *NRRD, *META_IMAGE)
 OUTPUT_ENDINGS = (".nii.gz", ".nrrd", ".mha")  # one file each, compressed
 
-_ITK_PREFIX = re.compile(
-    r"^.*?ITK:?:? ?ERROR: \w+\(0x[0-9a-f]+\): ", re.I
-)  # source file, line, address
+# ITK's source file, line and address
+_ITK_PREFIX = re.compile(r"^.*?ITK(::| )ERROR: \w+\(0x[0-9a-f]+\): ", re.IGNORECASE)
 _GRID_TOLERANCE = 0.1  # of a voxel; formats and programs round the same numbers in their own ways
 
 

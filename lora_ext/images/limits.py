@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_ext.images.image_file import ImageFile, damaged
+from lora_ext.images.listing import counted
 
 FINEST, COARSEST = 0.01, 50.0  # mm; finer is microscopy, coarser than any scanner's slices
 WHOLE = 1e-3  # so close to whole numbers are those of a label map after a scale factor
@@ -114,7 +115,7 @@ def readable_voxels(path: str, voxels: np.ndarray) -> np.ndarray:
         if beyond.any():
             raise ValueError(
                 f"{path}: expected voxels within float32's range, up to {limit:.4g}, got "
-                f"{voxels[beyond][0]:.6g} in {int(beyond.sum())} voxels; scale the image first"
+                f"{voxels[beyond][0]:.6g} in {counted(int(beyond.sum()), 'voxel')}; scale the image first"
             )
     sample = voxels.ravel(order="K")[:: max(1, voxels.size // 1000)]
     if not _all_but_whole(sample) or not _all_but_whole(voxels):

@@ -32,11 +32,12 @@ def files_below(folder: str | os.PathLike[str]) -> list[Path]:
     seen = {os.path.realpath(folder)}
     found = []
     for place, folders, names in os.walk(folder, followlinks=True):
-        inner = {
-            os.path.realpath(os.path.join(place, name)): name for name in sorted(folders)[::-1]
-        }
-        folders[:] = [inner[real] for real in inner.keys() - seen if inner[real][0] != "."]
-        seen.update(inner)
+        visible = sorted(name for name in folders if not name.startswith("."))
+        folders.clear()
+        for name in visible:
+            real = os.path.realpath(os.path.join(place, name))
+            folders += [] if real in seen else [name]
+            seen.add(real)
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(found)
 
@@ -44,3 +45,8 @@ def files_below(folder: str | os.PathLike[str]) -> list[Path]:
 def listed(names: Sequence[str]) -> str:
     """Name the first four, and say how many more there are."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def counted(count: int, thing: str) -> str:
+    """Say how many things there are: 1 voxel, 2 voxels."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"

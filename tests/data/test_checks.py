@@ -212,8 +212,8 @@ def test_two_affines_that_differ_are_told_once(item, tmp_path, caplog):
     nib.save(image, tmp_path / "b.nii.gz")
     check({**item, "case": "b", "image": str(tmp_path / "b.nii.gz")}, item)
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
-        "sform and qform differ by up to 2 mm; the sform is used, and a viewer that takes the qform "
-        "shows the image elsewhere"
+        "sform and qform differ by up to 2 mm; the sform is used, and a viewer that takes the "
+        "qform shows the image elsewhere"
     ]
 
 

@@ -21,6 +21,7 @@ def header(tmp_path):
         image = nib.Nifti1Image(ZEROS, np.diag([1.0, 1.0, 3.0, 1.0]))
         nib.save(image, tmp_path / name)
         raw = nib.load(tmp_path / name).header
+        raw["vox_offset"] = 352  # nibabel forgets it
         for key, value in fields.items():
             raw[key] = value
         if shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_ext.images.listing import entries, files_below, listed
+from lora_ext.images.listing import counted, entries, files_below, listed
 
 
 def names(folder, paths):
@@ -30,3 +30,7 @@ def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
 def test_long_lists_are_cut():
     assert listed(["a", "b"]) == "a, b"
     assert listed(list("abcdef")) == "a, b, c, d and 2 more"
+
+
+def test_one_thing_has_no_plural():
+    assert [counted(n, "voxel") for n in (0, 1, 2)] == ["0 voxels", "1 voxel", "2 voxels"]
