@@ -111,11 +111,11 @@ def readable_voxels(path: str, voxels: np.ndarray) -> np.ndarray:
         return voxels
     limit = np.finfo(np.float32).max
     if voxels.dtype.itemsize > 4:
-        beyond = np.isfinite(voxels) & (np.abs(voxels) > limit)
-        if beyond.any():
+        beyond = voxels[np.isfinite(voxels) & (np.abs(voxels) > limit)]
+        if beyond.size:
             raise ValueError(
                 f"{path}: expected voxels within float32's range, up to {limit:.4g}, got "
-                f"{voxels[beyond][0]:.6g} in {counted(int(beyond.sum()), 'voxel')}; scale the image first"
+                f"{beyond[0]:.6g} in {counted(beyond.size, 'voxel')}; scale the image first"
             )
     sample = voxels.ravel(order="K")[:: max(1, voxels.size // 1000)]
     if not _all_but_whole(sample) or not _all_but_whole(voxels):
