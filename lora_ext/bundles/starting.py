@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -21,6 +22,10 @@ from lora_ext.bundles.flags import check_flags, running_workflow
 FULL = "LORA_EXT_TRACEBACK"  # set it to see tracebacks all the same
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGED_IN = PACKAGE.parent  # the bundle, where the package came in its zip
+_WORKER = "\nOriginal Traceback (most recent call last):\n"
+_WORKER_ERROR = re.compile(  # the innermost frame of a traceback, its code, and what was raised
+    r'^  File "(.+)", line \d+, in .*\n(?:    .*\n)*(?:ValueError|FloatingPointError): (.*)$', re.M
+)
 
 
 def start(
@@ -126,11 +131,14 @@ def user_error(error: BaseException) -> BaseException | None:
         error: the outermost exception.
 
     Returns:
-        The ``ValueError`` or ``FloatingPointError`` that ``lora_ext`` raised; ``None`` if none did.
+        The ``ValueError`` or ``FloatingPointError`` that ``lora_ext`` raised; one of the same words
+        where a data loader's worker process raised it; ``None`` if none did.
     """
     for link in _chain(error):
         if isinstance(link, (ValueError, FloatingPointError)) and _raised_here(link):
             return link
+        if sentence := _raised_in_worker(link):
+            return ValueError(sentence)
     return None
 
 
@@ -143,6 +151,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _raised_here(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and PACKAGE in Path(frames[-1].filename).resolve().parents
+
+
+def _raised_in_worker(error: BaseException) -> str | None:
+    """Find our sentence in the traceback that torch makes the message of a worker's error."""
+    for file, sentence in _WORKER_ERROR.findall(str(error)) if _WORKER in str(error) else ():
+        if PACKAGE in Path(file).resolve().parents:
+            return str(sentence)
+    return None
 
 
 def bundle_root(name: str) -> str:
