@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lora_ext.files import whole_file
 from lora_ext.networks.config import few, misfit, with_record
-from lora_ext.weights.reading import check_weights, read_record, read_tensors
+from lora_ext.weights.reading import check_weights, read_record, read_tensors, record_inside
 
 
 class Configured(Protocol):
@@ -60,20 +60,17 @@ def load_model(network: Configured, path: str | os.PathLike[str]) -> None:
     if not Path(path).exists():
         raise ValueError(f"{path}: no trained model there; run 'training' first, or set ckpt_dir")
     tensors = read_tensors(path)
-    record = Path(path).with_name("network.json")
-    if record.is_file():
-        made = read_record(record)
+    beside = Path(path).with_name("network.json")
+    records = [record_inside(tensors), read_record(beside) if beside.is_file() else None]
+    for made in filter(None, records):
         found = misfit(made, network.config)
         if found is not None:
             raise ValueError(f"{path}: {found}")
     targets = network.state_dict()
     _check_names(tensors, targets, path)
     check_weights(tensors, targets, path)
-    try:
-        network.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:  # the record in the file itself does not fit
-        raise ValueError(f"{path}: {str(error).splitlines()[-1].strip()}") from error
-    if record.is_file():
+    network.load_state_dict(tensors, strict=True)
+    for made in filter(None, records):
         network.config["encoder"] = made.get("encoder")
 
 

@@ -48,18 +48,25 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not state:
         raise ValueError(
             f"{path}: holds no tensors, nor a dictionary of them under one of "
-            f"{', '.join(WRAPPERS)}; save the state dict of a network"
+            f"{', '.join(WRAPPERS)}; expected the state dict of a network: save that"
         )
     tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     _check_stores(tensors, path)
-    about = getattr(state, "_metadata", None)  # torch's, which holds the record of `with_record`
-    about = about.get("") if isinstance(about, dict) else None
-    made = about.get(KEY) if isinstance(about, dict) else None
+    made = record_inside(state)
     if made is None:
         return tensors
-    if not isinstance(made, dict):
-        raise ValueError(_no_object(f"{path}, the record in it", made))
-    return with_record(tensors, made)
+    try:
+        text = json.dumps(made)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(_no_object(f"{path}, the record in it", type(made).__name__)) from error
+    return with_record(tensors, json_object(text, f"{path}, the record in it"))
+
+
+def record_inside(state: Mapping[Any, Any]) -> Any:
+    """Find the record that `with_record` added to a state dict; ``None`` where there is none."""
+    about = getattr(state, "_metadata", None)
+    about = about.get("") if isinstance(about, dict) else None
+    return about.get(KEY) if isinstance(about, dict) else None
 
 
 def read_content(path: str | os.PathLike[str]) -> Any:
