@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 
 from lora_ext.files import whole_file
 from lora_ext.networks.regimes import get_regime
+from lora_ext.training.restoring import check_state, read_state, restore
 from lora_ext.weights import save_adapter, save_model
 
 if TYPE_CHECKING:
@@ -101,19 +102,18 @@ class LastCheckpoint:
         """Restore everything from ``last.ckpt``, or say that there is none.
 
         Raises:
-            ValueError: if the run there was for another number of epochs or of steps per epoch,
-                since its learning rate schedule then does not fit, or if several processes find
-                different files.
+            ValueError: if the file cannot be read or is of another network or optimizer, if the run
+                there was for another number of epochs or of steps per epoch, since its learning
+                rate schedule then does not fit, or if several processes find different files. The
+                network is then as it was.
         """
         state = self._read()
         if state is None:
             logger.info("nothing to resume in %s: starting anew", self.path.parent)
             return
+        check_state(state, self.objects, self.path)
         self._check_schedule(state, engine)
-        for name, thing in self.objects.items():
-            thing.load_state_dict(state[name])
-            if name in state["encoders"]:
-                thing.config["encoder"] = state["encoders"][name]
+        restore(state, self.objects, self.path)
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         best: Any = self.validator.state  # MONAI adds the best metric to it
         best.best_metric, best.best_metric_epoch = state["best_metric"], state["best_metric_epoch"]
@@ -123,7 +123,7 @@ class LastCheckpoint:
 
     def _read(self) -> dict[str, Any] | None:
         found = self.path.is_file()
-        state = torch.load(self.path, map_location="cpu", weights_only=True) if found else None
+        state = read_state(self.path) if found else None
         epochs: Any = idist.all_gather(state["epoch"] if state else 0)
         if len(set(epochs)) > 1:
             raise ValueError(

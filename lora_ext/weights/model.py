@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lora_ext.files import whole_file
 from lora_ext.networks.config import few, misfit, with_record
-from lora_ext.weights.reading import check_weights, read_record, read_tensors, record_inside
+from lora_ext.weights.reading import check_weights, read_json, read_tensors, record_inside
 
 
 class Configured(Protocol):
@@ -61,7 +61,7 @@ def load_model(network: Configured, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"{path}: no trained model there; run 'training' first, or set ckpt_dir")
     tensors = read_tensors(path)
     beside = Path(path).with_name("network.json")
-    records = [record_inside(tensors), read_record(beside) if beside.is_file() else None]
+    records = [record_inside(tensors), read_json(beside) if beside.is_file() else None]
     for made in filter(None, records):
         found = misfit(made, network.config)
         if found is not None:

@@ -108,7 +108,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         raise ValueError(_why_not(path, head, error)) from error
 
 
-def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a record of a network, such as ``network.json``.
 
     Args:

@@ -28,7 +28,10 @@ def by_monais_export(network, state, path):
     ("change", "found"),
     [
         (lambda t: t.fill_(float("nan")), r"24 of 24 numbers that are not finite.*first is nan"),
-        (lambda t: t.double() + 1e39, r"24 of 24 numbers that are not finite in float32, the first is 1e\+39"),
+        (
+            lambda t: t.double() + 1e39,
+            r"24 of 24 numbers that are not finite in float32, the first is 1e\+39",
+        ),
         (lambda t: t.int(), "int32 numbers"),
     ],
 )

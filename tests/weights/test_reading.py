@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lora_ext import load_adapter, load_encoder, load_model, save_adapter
 from lora_ext.weights import save_model
-from lora_ext.weights.reading import read_content, read_metadata, read_record, read_tensors
+from lora_ext.weights.reading import read_content, read_json, read_metadata, read_tensors
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4)}
 
@@ -177,14 +177,14 @@ def test_state_dict_is_found_beside_anything_else(tmp_path, extra):
 def test_record_that_is_no_object_is_refused(tmp_path, text):
     (tmp_path / "network.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="expected a JSON object") as error:
-        read_record(tmp_path / "network.json")
+        read_json(tmp_path / "network.json")
     one_sentence(error, tmp_path / "network.json")
 
 
 def test_record_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "network.json").write_bytes(b"\xff\xfe{")
     with pytest.raises(ValueError, match=r"network\.json: found a file that cannot be read"):
-        read_record(tmp_path / "network.json")
+        read_json(tmp_path / "network.json")
 
 
 # What a network must not be filled with, made out of one of its tensors.
