@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from torch import nn
 
 from lora_ext.files import whole_file
 from lora_ext.networks.regimes import get_regime
+from lora_ext.training.divergence import FiniteTraining
 from lora_ext.training.restoring import check_state, read_state, restore
 from lora_ext.weights import save_adapter, save_model
 
@@ -69,6 +71,8 @@ class BestModel:
 class LastCheckpoint:
     """Write ``last.ckpt`` after every few epochs and, when asked to, start from it.
 
+    A training whose loss or weights are no longer finite ends before it is written.
+
     Args:
         ckpt_dir: folder of ``last.ckpt``.
         objects: what to save and restore, by name: network, optimizer, scheduler.
@@ -96,6 +100,9 @@ class LastCheckpoint:
         """Listen to a MONAI trainer. Attach it last, so that it saves what the others did."""
         if self.resume:
             engine.add_event_handler(Events.STARTED, self.load)
+        for thing in self.objects.values():
+            if isinstance(thing, nn.Module):
+                FiniteTraining(thing, self.path.parent).attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def load(self, engine: Engine) -> None:

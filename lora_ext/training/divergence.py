@@ -51,57 +51,67 @@ class FiniteTraining:
         output: Any = engine.state.output
         loss = float(output["loss"].detach())
         if not math.isfinite(loss):
-            self._stop(engine, f"the loss is {loss}")
+            self._stop(engine, f"the loss is {loss}", self._cause(engine))
 
     def check_last_step(self, engine: Engine) -> None:
         """Look at the weights after the last step of an epoch.
 
         Raises:
-            FloatingPointError: see `check_loss`.
+            FloatingPointError: if one is not finite.
         """
         state: Any = engine.state
         if state.iteration % state.epoch_length == 0 and not _finite(self.network):
-            self._stop(engine, "a weight is no longer finite")
+            self._stop(engine, "a weight is no longer finite", _diverged(engine))
 
-    def _stop(self, engine: Engine, found: str) -> None:
+    def _stop(self, engine: Engine, found: str, cause: str) -> None:
         state: Any = engine.state
         cases = _cases(state.batch)
         if idist.get_rank() == 0:
+            weights = {k: v.cpu() for k, v in self.network.state_dict().items()}
+            counts = {"epoch": state.epoch, "iteration": state.iteration}
             with whole_file(self.path) as draft:
-                torch.save({**self._kept(engine), "cases": cases}, draft)
+                torch.save({"network": weights, **_batch(engine), **counts, "cases": cases}, draft)
         raise FloatingPointError(
             f"{found} in epoch {state.epoch}, step {state.iteration} "
-            f"({', '.join(cases) or 'cases without names'}): {self._cause(engine)}; weights and "
-            f"batch are in {self.path}, and last.ckpt and model.pt are as they were"
+            f"({', '.join(cases) or 'cases without names'}): {cause}; weights and batch are in "
+            f"{self.path}, and last.ckpt and model.pt are as they were"
         )
-
-    def _kept(self, engine: Engine) -> dict[str, Any]:
-        state: Any = engine.state
-        output: Any = state.output if isinstance(state.output, dict) else {}
-        batch = {k: _plain(v) for k, v in output.items() if k in ("image", "label", "pred")}
-        weights = {k: v.cpu() for k, v in self.network.state_dict().items()}
-        return {**batch, "network": weights, "epoch": state.epoch, "iteration": state.iteration}
 
     def _cause(self, engine: Engine) -> str:
         """What most likely made the loss so, and what helps."""
         state: Any = engine.state
-        output: Any = state.output if isinstance(state.output, dict) else {}
-        for name in ("image", "label"):
-            if name in output and not torch.isfinite(_plain(output[name])).all():
+        batch = _batch(engine)
+        for name, values in batch.items():
+            if not values.isfinite().all():
                 return f"the {name} is not finite after preprocessing, so look at these cases"
-        if state.iteration == 1 and not _finite(self.network):
-            return "the weights are not finite at the start, so begin with another --pretrained"
-        optimizer = getattr(engine, "optimizer", None)
-        rate = f" (now {optimizer.param_groups[0]['lr']:.2g})" if optimizer else ""
-        return f"the training diverged, so lower --learning_rate{rate}"
+        if state.iteration > 1:
+            return _diverged(engine)
+        if not _finite(self.network):
+            return "weights are not finite before the first step, so give another --pretrained"
+        largest = max(float(p.detach().abs().max()) for p in self.network.parameters())
+        sizes = [f"{name} {float(v.abs().max()):.3g}" for name, v in batch.items()]
+        return (
+            "no step was taken yet, so a number is too large, of weights up to "
+            f"{largest:.3g}, {', '.join(sizes)}; look at these cases and at --pretrained"
+        )
+
+
+def _diverged(engine: Engine) -> str:
+    optimizer = getattr(engine, "optimizer", None)
+    rate = f" (now {optimizer.param_groups[0]['lr']:.2g})" if optimizer else ""
+    return f"the training diverged, so lower --learning_rate{rate}"
+
+
+def _batch(engine: Engine) -> dict[str, Tensor]:
+    """Images and labels of the step, on the CPU; none once MONAI took the batch apart."""
+    output: Any = engine.state.output
+    given = output if isinstance(output, dict) else {}
+    values = {k: torch.as_tensor(given[k]).detach() for k in ("image", "label") if k in given}
+    return {k: v.as_subclass(Tensor).cpu() for k, v in values.items()}
 
 
 def _finite(network: nn.Module) -> bool:
     return all(bool(p.isfinite().all()) for p in network.state_dict().values())
-
-
-def _plain(values: Any) -> Tensor:
-    return torch.as_tensor(values).detach().as_subclass(Tensor).cpu()
 
 
 def _cases(batch: Any) -> list[str]:

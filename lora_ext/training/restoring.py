@@ -12,7 +12,7 @@ from lora_ext.networks.config import few
 from lora_ext.weights.reading import check_weights, read_content
 
 COUNTS = ("epoch", "iteration", "max_epochs")  # from 1 on
-OTHERS = {"encoders": dict, "best_metric": (int, float), "best_metric_epoch": int}
+OTHERS: dict[str, Any] = {"encoders": dict, "best_metric": (int, float), "best_metric_epoch": int}
 ADVICE = "give the --ckpt_dir of the run to resume, or start anew with --resume False"
 
 
