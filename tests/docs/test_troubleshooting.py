@@ -82,7 +82,7 @@ SPOILT = {
     "expected the affine": other_place,
     "every label": lambda t: save(t / "a_label.nii.gz", np.full((8, 8, 8), 7, np.uint8)),
     "non-finite": not_finite,
-    "damaged": truncated,
+    "damaged or": truncated,
     "no dataset.json": lambda t: (t / "dataset.json").unlink(),
 }
 
