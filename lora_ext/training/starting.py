@@ -16,6 +16,7 @@ from monai.handlers import CheckpointLoader
 
 from lora_ext.training.processes import check_shares
 from lora_ext.weights import load_model, start_encoder
+from lora_ext.weights.reading import read_tensors
 
 if TYPE_CHECKING:
     from lora_ext.networks import ChannelLoRAUNETR
@@ -50,7 +51,14 @@ class StartTraining:
         self.places = (pretrained, ckpt_dir, bundle_root)
 
     def attach(self, engine: Engine) -> None:
-        """Listen to a MONAI trainer. Attach it before what restores an interrupted run."""
+        """Listen to a MONAI trainer. Attach it before what restores an interrupted run.
+
+        Raises:
+            ValueError: if there is a ``CheckpointLoader`` whose file cannot be read; it would not
+                say so in one sentence.
+        """
+        for loader in _loaders(engine):
+            read_tensors(loader.load_path)
         engine.add_event_handler(Events.STARTED, self.begin)
 
     def begin(self, engine: Engine) -> None:
@@ -67,7 +75,7 @@ class StartTraining:
         )  # fmt: skip
         if self.network is None:
             return
-        if _loads_a_model(engine):
+        if _loaders(engine):
             logger.info("continuing from the whole model that CheckpointLoader loads")
             engine.add_event_handler(Events.EPOCH_STARTED(once=1), self._validate)
         else:
@@ -128,6 +136,6 @@ def _shown(items: Sequence[Any]) -> str:
     return ", ".join(names) + (", ..." if len(items) > 4 else "")
 
 
-def _loads_a_model(engine: Engine) -> bool:
+def _loaders(engine: Engine) -> list[CheckpointLoader]:
     listeners = engine._event_handlers.get(Events.STARTED, [])
-    return any(isinstance(listener, CheckpointLoader) for listener, *_ in listeners)
+    return [listener for listener, *_ in listeners if isinstance(listener, CheckpointLoader)]

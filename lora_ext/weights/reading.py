@@ -230,7 +230,7 @@ def _state_dict(content: Any) -> Mapping[Any, Any]:
     for _ in range(len(WRAPPERS)):  # a pickle may hold itself
         if not isinstance(content, dict):
             break
-        if any(isinstance(value, Tensor) for value in content.values()):
+        if any(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
             found = content
         content = next((content[w] for w in WRAPPERS if isinstance(content.get(w), dict)), None)
     return found
