@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ FLAGS = {"img_size": "roi_size", "in_channels": "modalities", "out_channels": "r
 # What can differ between training and use without changing what the network computes.
 FREE = ("regime", "modality_dropout", "modalities", "encoder")  # modalities are compared apart
 KEY = "config"  # in the metadata of a state dict
+SHOWN = 3  # of a list in a sentence
 
 
 def misfit(made: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
@@ -42,9 +43,21 @@ def misfit(made: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
         wrong.append("modalities")
     if not wrong:
         return None
-    flags = " ".join(f'--{FLAGS.get(k, k)} "{made[k]}"' for k in wrong)
+    if len(wrong) > SHOWN:
+        differing = few([f"{k} {made.get(k)}" for k in wrong])
+        return (
+            f"was trained with other settings than this network's ({differing}); give the model of "
+            "this bundle, or pass the settings in the network.json beside it"
+        )
+    flags = " ".join(f'--{FLAGS.get(k, k)} "{made.get(k)}"' for k in wrong)
     found = ", ".join(f"{k}={ours.get(k)}" for k in wrong)
     return f"was trained with other settings than this network's ({found}); pass {flags}"
+
+
+def few(names: Sequence[str]) -> str:
+    """The first few names of a list, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def with_record(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:

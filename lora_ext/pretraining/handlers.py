@@ -92,8 +92,6 @@ class BestEncoder(BestModel):
 class PretrainingLog(TrainingLog):
     """A progress bar with the loss, a line per epoch, and the held-out loss after validation.
 
-    A loss that is not finite ends the run with an error, since nothing useful can follow.
-
     Args:
         validator: the evaluator that the trainer runs.
         optimizer: to show the learning rate.

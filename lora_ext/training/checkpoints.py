@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from torch import nn
 
 from lora_ext.files import whole_file
-from lora_ext.networks.config import FLAGS
 from lora_ext.networks.regimes import get_regime
+from lora_ext.training.divergence import FiniteTraining
+from lora_ext.training.restoring import check_records, check_state, read_state, restore
 from lora_ext.weights import save_adapter, save_model
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-# Of a record: the length of the run is compared apart, and the rest changes nothing it computes.
-NOT_COMPARED = ("epochs", "encoder", "versions", "in_channels", "out_channels")
 
 
 class BestModel:
@@ -73,6 +71,8 @@ class BestModel:
 class LastCheckpoint:
     """Write ``last.ckpt`` after every few epochs and, when asked to, start from it.
 
+    A training whose loss or weights are no longer finite ends before it is written.
+
     Args:
         ckpt_dir: folder of ``last.ckpt``.
         objects: what to save and restore, by name: network, optimizer, scheduler.
@@ -100,26 +100,28 @@ class LastCheckpoint:
         """Listen to a MONAI trainer. Attach it last, so that it saves what the others did."""
         if self.resume:
             engine.add_event_handler(Events.STARTED, self.load)
+        for thing in self.objects.values():
+            if isinstance(thing, nn.Module):
+                FiniteTraining(thing, self.path.parent).attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def load(self, engine: Engine) -> None:
         """Restore everything from ``last.ckpt``, or say that there is none.
 
         Raises:
-            ValueError: if the run there was for another number of epochs or of steps per epoch,
-                since its learning rate schedule then does not fit, or if several processes find
-                different files.
+            ValueError: if the file cannot be read or is of another network or optimizer, if the run
+                there was for another number of epochs or of steps per epoch, since its learning
+                rate schedule then does not fit, or if several processes find different files. The
+                network is then as it was.
         """
         state = self._read()
         if state is None:
             logger.info("nothing to resume in %s: starting anew", self.path.parent)
             return
+        check_records(state, self.objects, self.path)
+        check_state(state, self.objects, self.path)
         self._check_schedule(state, engine)
-        self._check_record(state)
-        for name, thing in self.objects.items():
-            thing.load_state_dict(state[name])
-            if name in state["records"]:
-                thing.config["encoder"] = state["records"][name].get("encoder")
+        restore(state, self.objects, self.path)
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         best: Any = self.validator.state  # MONAI adds the best metric to it
         best.best_metric, best.best_metric_epoch = state["best_metric"], state["best_metric_epoch"]
@@ -129,7 +131,7 @@ class LastCheckpoint:
 
     def _read(self) -> dict[str, Any] | None:
         found = self.path.is_file()
-        state = torch.load(self.path, map_location="cpu", weights_only=True) if found else None
+        state = read_state(self.path) if found else None
         epochs: Any = idist.all_gather(state["epoch"] if state else 0)
         if len(set(epochs)) > 1:
             raise ValueError(
@@ -151,21 +153,6 @@ class LastCheckpoint:
                 f"{engine.state.epoch_length}; resume with the same cases, --batch_size and number "
                 "of processes"
             )
-
-    def _check_record(self, state: dict[str, Any]) -> None:
-        """Refuse to resume a run whose settings or cases were others."""
-        for name, made in state["records"].items():
-            ours = self.objects[name].config
-            keys = [key for key in {**made, **ours} if key not in NOT_COMPARED]
-            # as text, since the order of the regions counts
-            wrong = [k for k in keys if json.dumps(made.get(k)) != json.dumps(ours.get(k))]
-            if wrong:
-                raise ValueError(
-                    f"{self.path}: was written by a run with other settings: "
-                    f"{'; '.join(_difference(key, made, ours) for key in wrong[:4])}"
-                    f"{f' and {len(wrong) - 4} more' if wrong[4:] else ''}; resume with the same "
-                    "ones, or give another --ckpt_dir"
-                )
 
     def save(self, engine: Engine) -> None:
         """Write ``last.ckpt``, whole or not at all."""
@@ -191,10 +178,3 @@ class LastCheckpoint:
         }
         with whole_file(self.path) as draft:
             torch.save(state, draft)
-
-
-def _difference(key: str, made: dict[str, Any], ours: dict[str, Any]) -> str:
-    then, now = made.get(key), ours.get(key)
-    if key == "trained_on":
-        return f"{len(then or [])} training cases then, {len(now or [])} now, not the same ones"
-    return f"--{FLAGS.get(key, key)} {then} then, {now} now"

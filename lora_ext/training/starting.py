@@ -20,6 +20,7 @@ import lora_ext
 from lora_ext.images.image_file import case_name
 from lora_ext.training.processes import check_shares
 from lora_ext.weights import load_model, start_encoder
+from lora_ext.weights.reading import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,14 @@ class StartTraining:
         self.places = (pretrained, ckpt_dir, bundle_root)
 
     def attach(self, engine: Engine) -> None:
-        """Listen to a MONAI trainer. Attach it before what restores an interrupted run."""
+        """Listen to a MONAI trainer. Attach it before what restores an interrupted run.
+
+        Raises:
+            ValueError: if there is a ``CheckpointLoader`` whose file cannot be read; it would not
+                say so in one sentence.
+        """
+        for loader in _loaders(engine):
+            read_tensors(loader.load_path)
         engine.add_event_handler(Events.STARTED, self.begin)
 
     def begin(self, engine: Engine) -> None:
@@ -94,7 +102,7 @@ class StartTraining:
         self.network.config.update(self.record)
         if not segments:
             return
-        if _loads_a_model(engine):
+        if _loaders(engine):
             logger.info("continuing from the whole model that CheckpointLoader loads")
             engine.add_event_handler(Events.EPOCH_STARTED(once=1), self._validate)
         else:
@@ -175,6 +183,6 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
-def _loads_a_model(engine: Engine) -> bool:
+def _loaders(engine: Engine) -> list[CheckpointLoader]:
     listeners = engine._event_handlers.get(Events.STARTED, [])
-    return any(isinstance(listener, CheckpointLoader) for listener, *_ in listeners)
+    return [listener for listener, *_ in listeners if isinstance(listener, CheckpointLoader)]

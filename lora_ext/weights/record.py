@@ -9,9 +9,7 @@ is data: nothing in it is ever evaluated, and each of its settings is checked wh
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 import torch
 
 from lora_ext.networks import ChannelLoRAUNETR
-from lora_ext.networks.config import KEY
+from lora_ext.weights.reading import read_json, record_inside
 
 MODEL, COPY = "model.pt", "network.json"
 
@@ -42,7 +40,7 @@ def read_record(model: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(model)
     own, copy = _own_record(path), path.with_name(COPY)
     if own is None and path.is_file() and copy.is_file():
-        own = _read_json(copy)
+        own = read_json(copy)
     return own or {}
 
 
@@ -52,11 +50,9 @@ def _own_record(path: Path) -> dict[str, Any] | None:
         state = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
-        record = state._metadata[""][KEY]
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+    except Exception:  # what a damaged pickle can raise is any
         return None
-    except (AttributeError, KeyError, TypeError):  # a state dict of somebody else
-        return None
+    record = record_inside(state)
     return dict(record) if isinstance(record, Mapping) else None
 
 
@@ -84,13 +80,3 @@ def network_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     """Pick what a network is built from out of a record: ``ChannelLoRAUNETR(**arguments)``."""
     known = inspect.signature(ChannelLoRAUNETR).parameters
     return {key: value for key, value in record.items() if key in known}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); train again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, found a {type(content).__name__}")
-    return content
