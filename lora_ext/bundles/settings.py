@@ -28,7 +28,8 @@ class Setting:
         allowed: the values it may have, in words; with the unit of a number.
         meaning: what it does.
         kinds: the kinds of bundles that have it.
-        configs: the configs that have it; ``train`` stands for evaluation too.
+        configs: the configs that have it, or a kind and its config; ``train`` stands for
+            evaluation too.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Setting:
 
 
 BOTH = (TRAIN, INFERENCE)
+SEGMENTING = f"{SEGMENTATION} {INFERENCE}"  # inference of that kind of bundle alone
 _SEG, _PRE = (SEGMENTATION,), (PRETRAINING,)
 
 SETTINGS = (
@@ -86,7 +88,10 @@ SETTINGS = (
     Setting("activation_checkpointing", "boolean", "true, false", "less memory, more time", _SEG),
     Setting("pretrained", "text or null", "a file, `none`", "the encoder to start from; null looks "
             "for `models/encoder.safetensors` here and in the neighbouring `mae_pretrain`", _SEG),
-    Setting("resume", "boolean", "true, false", "resume an interrupted run from `last.ckpt`"),
+    Setting("resume", "boolean", "true, false", "go on with an interrupted run: from `last.ckpt`, "
+            "or with the cases that have no segmentation yet", KINDS, (TRAIN, SEGMENTING)),
+    Setting("overwrite", "boolean", "true, false", "replace the model, or the segmentations, that "
+            "are there", KINDS, (TRAIN, SEGMENTING)),
     Setting("regime", "text", "`baseline`, `finetune`, `frozen`, `lora`", "what is trained", _SEG,
             BOTH),
     Setting("lora_rank", "integer", "1 or more", "rank of each adapter", _SEG, BOTH),
@@ -128,7 +133,7 @@ def settings_of(kind: str, config: str | None = None) -> list[Setting]:
         config: ``train`` or ``inference``; None for both.
     """
     own = [setting for setting in SETTINGS if kind in setting.kinds]
-    return [setting for setting in own if config is None or config in setting.configs]
+    return [s for s in own if config is None or {config, f"{kind} {config}"} & set(s.configs)]
 
 
 def settings_table(kind: str, defaults: dict[str, Any]) -> str:

@@ -31,6 +31,10 @@ def start(
     output_ext: str | None = None,
     model: str | os.PathLike[str] | None = None,
     distributed: bool = False,
+    ckpt_dir: str | os.PathLike[str] | None = None,
+    resume: bool | None = None,
+    overwrite: bool = False,
+    first_handler: str = "",
 ) -> None:
     """Start a run of a bundle: the one call of its ``initialize``.
 
@@ -45,6 +49,10 @@ def start(
         output_ext: the format of the segmentations that will be written, if any.
         model: the ``model.pt`` that will be loaded, if any.
         distributed: whether torchrun started several processes.
+        ckpt_dir: folder of the models, where the run trains one.
+        resume: whether to go on with an interrupted run; None where that is not possible.
+        overwrite: whether files that are there may be replaced.
+        first_handler: see `lora_ext.training.folders.prepare_folders`.
 
     Raises:
         ValueError: for a setting that cannot work, see above.
@@ -54,6 +62,10 @@ def start(
 
     from lora_ext.images.image_file import check_output_ending
     from lora_ext.training import check_tracking, processes
+    from lora_ext.training.folders import prepare_folders
+    from lora_ext.training.stopping import end_by_signals
+
+    end_by_signals(resume)
 
     if output_ext is not None:
         check_output_ending(output_ext)
@@ -62,6 +74,9 @@ def start(
         raise ValueError(f"{model}: no trained model there; run 'training' first, or set ckpt_dir")
     if distributed:
         processes.join(device)  # type: ignore[arg-type]
+    prepare_folders(
+        output_dir, ckpt_dir, resume=bool(resume), overwrite=overwrite, first_handler=first_handler
+    )
     if seed is not None:
         set_determinism(seed=processes.own_seed(seed))
 
