@@ -27,6 +27,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FAILED = FULL | {errno.EIO, errno.EROFS, errno.ESTALE}
 BLOCK = b"\0" * 65536
 _held: dict[Path, IO[bytes]] = {}  # the folders of this process's runs, by their lock files
+_drafts: set[Path] = set()  # that this process is writing
 
 
 @contextmanager
@@ -111,6 +112,12 @@ def remove_drafts(folder: StrPath) -> None:
             continue  # somebody is writing it, or has just finished
 
 
+def drop_drafts() -> None:
+    """Remove what this process is writing, since it ends now."""
+    for draft in list(_drafts):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 def hold_folder(folder: StrPath, flag: str) -> None:
     """Keep other runs out of a folder until this process ends, however it ends.
 
@@ -164,9 +171,11 @@ def _draft(target: Path) -> Iterator[Path]:
         held = _locked(folder / LOCK, inherited=True)
     except OSError:  # a system without locks
         held = None
+    _drafts.add(folder)
     try:
         yield folder / target.name
     finally:
+        _drafts.discard(folder)
         if held is not None:
             held.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import multiprocessing
 import os
 import re
 import shlex
@@ -14,6 +14,8 @@ from types import FrameType
 
 from ignite.engine import Engine
 
+from lora_ext.files import drop_drafts
+
 PROGRAM = "monai.bundle"
 FLAG = re.compile(r"--(resume|overwrite)(=|$)")
 _running: list[Engine] = []  # the engine whose progress is told
@@ -22,8 +24,8 @@ _running: list[Engine] = []  # the engine whose progress is told
 def end_by_signals(resume: bool | None = None) -> None:
     """From now on, let SIGTERM and Ctrl-C end a run of ``python -m monai.bundle`` with one line.
 
-    A write in hand is dropped, the draft with it. A second signal ends the process at once. Other
-    programs that run a bundle (a notebook, MONAI Label) keep their own handling of signals.
+    A write in hand is dropped, the draft with it. Other programs that run a bundle (a notebook,
+    MONAI Label) keep their own handling of signals.
 
     Args:
         resume: the run's ``resume``; None where there is nothing to resume.
@@ -38,13 +40,16 @@ def end_by_signals(resume: bool | None = None) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a data worker, which ends with the process that started it
             return
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
-        logging.disable(logging.CRITICAL)  # the engines log the exception that ends them
         if os.environ.get("RANK", "0") == "0":
             line = f"stopped{_place()}; {go_on(sys.argv[1:], resume is not None)}"
             os.write(sys.stderr.fileno(), f"\n{line}\n".encode())  # print() is not re-entrant
-        sys.exit(128 + number)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's own raises when a worker dies
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        drop_drafts()
+        # At once: an exception would be logged by the engines, or get lost where Python ignores
+        # exceptions, and there is nothing to unwind: files are renamed when they are whole.
+        os._exit(128 + number)
 
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, stop)
