@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -202,6 +203,8 @@ def _disk_error(error: Exception, draft: Path) -> OSError | None:
     """Find out whether writing failed for the disk's sake: libraries tell it in their own ways."""
     if isinstance(error, OSError):
         return error if error.errno in FAILED else None
+    if said := re.search(r"\(os error (\d+)\)", str(error)):  # as libraries in Rust word it
+        return OSError(int(said[1]), os.strerror(int(said[1])))
     if isinstance(error, ValueError) or not draft.is_file():
         return None
     try:

@@ -14,7 +14,6 @@ from lora_ext.data.regions import Regions
 from lora_ext.evaluation.metrics import EMPTY_RULE, CaseMetrics, case_table, summary
 from lora_ext.files import whole_file
 
-
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a formula may begin with
 
 

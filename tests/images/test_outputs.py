@@ -55,7 +55,7 @@ def finish(folder, *cases, ext=".nii.gz"):
 def test_no_folder_of_the_data_is_written_to(pending, task, place, choice):
     (task / "link_to_images").symlink_to(task / "imagesTr")
     before = sorted(os.walk(task))
-    with pytest.raises(ValueError, match="found a folder of the data .* another --output_dir"):
+    with pytest.raises(ValueError, match=r"found a folder of the data .* another --output_dir"):
         pending(task / place, **choice)
     assert sorted(os.walk(task)) == before
 
@@ -99,7 +99,7 @@ def test_segmentations_of_another_model_or_of_other_data_or_of_unknown_origin_ar
 ):
     pending()
     finish(tmp_path / "out", "a")
-    with pytest.raises(ValueError, match="segmentations of the dataset_dir .*/data, expected"):
+    with pytest.raises(ValueError, match=r"segmentations of the dataset_dir .*/data, expected"):
         pending(dataset_dir=tmp_path, resume=True)
     (tmp_path / "model.pt").write_bytes(b"other weights")
     with pytest.raises(ValueError, match=r"segmentations of the model \w{64}, expected \w{64}; gi"):
