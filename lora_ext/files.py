@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 try:
     import fcntl
@@ -27,7 +26,7 @@ DRAFT, LOCK = ".draft", ".lock"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FAILED = FULL | {errno.EIO, errno.EROFS, errno.ESTALE}
 BLOCK = b"\0" * 65536
-_held: dict[Path, IO[bytes]] = {}  # the folders of this process's runs, by their lock files
+_held: dict[Path, int] = {}  # lock files of this process's runs, open for as long as it lives
 _drafts: set[Path] = set()  # that this process is writing
 
 
@@ -107,10 +106,11 @@ def remove_drafts(folder: StrPath) -> None:
     root = Path(folder)
     for draft in [*root.glob(f".*{DRAFT}"), *root.glob(f"*/.*{DRAFT}")]:
         try:
-            with _locked(draft / LOCK, inherited=True):
-                shutil.rmtree(draft, ignore_errors=True)
+            held = _locked(draft / LOCK, inherited=True)
         except OSError:
             continue  # somebody is writing it, or has just finished
+        shutil.rmtree(draft, ignore_errors=True)
+        os.close(held)
 
 
 def drop_drafts() -> None:
@@ -146,15 +146,15 @@ def hold_folder(folder: StrPath, flag: str) -> None:
         return
 
 
-def _locked(path: Path, inherited: bool = False) -> IO[bytes]:
+def _locked(path: Path, inherited: bool = False) -> int:
     """Open a file and lock it; `inherited` locks hold within a process too (flock, not lockf)."""
-    file = path.open("ab")
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     if fcntl is None:
         return file
     try:
         (fcntl.flock if inherited else fcntl.lockf)(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        file.close()
+        os.close(file)
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise BlockingIOError(error.errno, "locked", str(path)) from error
         raise
@@ -178,7 +178,7 @@ def _draft(target: Path) -> Iterator[Path]:
     finally:
         _drafts.discard(folder)
         if held is not None:
-            held.close()
+            os.close(held)
         shutil.rmtree(folder, ignore_errors=True)
 
 
