@@ -43,6 +43,11 @@ def prepare_folders(
         return
     folders = {"output_dir": output_dir} | ({} if ckpt_dir is None else {"ckpt_dir": ckpt_dir})
     for flag, folder in folders.items():
+        if "::" in str(folder):
+            raise ValueError(
+                f"--{flag}: found {folder}, expected a path without # and ::, which MONAI's "
+                "configs do not tell apart; give another folder, or a link to it"
+            )
         try_folder(folder)
         hold_folder(folder, flag)
         remove_drafts(folder)

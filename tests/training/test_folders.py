@@ -5,6 +5,7 @@ import sys
 
 import ignite.distributed as idist
 import pytest
+from monai.bundle import ConfigParser
 
 from lora_ext.training.folders import prepare_folders
 
@@ -114,3 +115,11 @@ def test_leftovers_of_killed_runs_are_removed_at_the_start(prepare, tmp_path):
         assert list((tmp_path / target).parent.glob(".*.draft"))
     prepare()
     assert not list(tmp_path.rglob("*.draft"))
+
+
+def test_path_that_monai_spells_differently_is_refused(prepare, tmp_path):
+    """ConfigParser makes ``::`` of a ``#`` in any text."""
+    text = ConfigParser({"x": str(tmp_path / "a#b")}).get_parsed_content("x")
+    with pytest.raises(ValueError, match=r"--output_dir: found .*a::b, expected a path without #"):
+        prepare_folders(text)
+    assert list(tmp_path.iterdir()) == []
