@@ -9,6 +9,8 @@ import ignite.distributed as idist
 
 from lora_ext.files import hold_folder, remove_drafts, try_folder
 
+LOADER = "CheckpointLoader"  # of MONAI
+
 
 def prepare_folders(
     output_dir: str | os.PathLike[str],
@@ -51,18 +53,19 @@ def prepare_folders(
         try_folder(folder)
         hold_folder(folder, flag)
         remove_drafts(folder)
-    if ckpt_dir is not None and not overwrite and not first_handler.endswith("CheckpointLoader"):
-        _check_no_model(Path(ckpt_dir), resume)
+    if ckpt_dir is not None and not (resume or overwrite or first_handler.endswith(LOADER)):
+        _check_no_model(Path(ckpt_dir))
 
 
-def _check_no_model(ckpt_dir: Path, resume: bool) -> None:
-    """Refuse to train anew where a model or the state of a run would be replaced."""
+def _check_no_model(ckpt_dir: Path) -> None:
+    """Refuse to train anew where a model or the state of a run would be replaced.
+
+    A resumed run may find a model without ``last.ckpt``: it was stopped between the two.
+    """
     held = [name for name in ("model.pt", "last.ckpt") if (ckpt_dir / name).is_file()]
-    if not held or (resume and "last.ckpt" in held):
-        return
-    way = "" if resume else "give --resume True to go on with it, "
-    raise ValueError(
-        f"{ckpt_dir}: found {' and '.join(held)} of an earlier training, expected "
-        f"{'last.ckpt to resume from' if resume else 'a folder without a model'}; {way}"
-        "--overwrite True to replace it, or another --ckpt_dir"
-    )
+    if held:
+        raise ValueError(
+            f"{ckpt_dir}: found {' and '.join(held)} of an earlier training, expected a folder "
+            "without a model; give --resume True to go on with it, --overwrite True to replace "
+            "it, or another --ckpt_dir"
+        )

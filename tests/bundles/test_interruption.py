@@ -104,7 +104,7 @@ def stopped(root, tasks, tmp_path):
                 [sys.executable, *command], stdout=file, stderr=file, start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(root)}, cwd=tmp_path,
             )  # fmt: skip
-        while "validation pooled_dice" not in log.read_text(encoding="utf-8"):
+        while "INFO epoch 2/" not in log.read_text(encoding="utf-8"):
             assert child.poll() is None, log.read_text(encoding="utf-8")
             time.sleep(0.05)
         (os.killpg if whole_group else os.kill)(child.pid, number)
