@@ -228,6 +228,9 @@ def main() -> None:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on, or starts again", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

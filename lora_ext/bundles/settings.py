@@ -19,6 +19,7 @@ SEGMENTATION, PRETRAINING = "segmentation", "pretraining"
 KINDS = (SEGMENTATION, PRETRAINING)
 TRAIN, INFERENCE = "train", "inference"
 BOTH = (TRAIN, INFERENCE)
+SEGMENTING = f"{SEGMENTATION} {INFERENCE}"  # the inference that writes segmentations
 _SEG, _PRE = (SEGMENTATION,), (PRETRAINING,)
 
 
@@ -40,7 +41,8 @@ class Setting:
         allowed: the values it may have; with the unit of a number.
         meaning: what it does.
         kinds: the kinds of bundles that have it.
-        configs: the configs that have it; ``train`` stands for evaluation too.
+        configs: the configs that have it, or a kind and its config; ``train`` stands for
+            evaluation too.
         recorded: the record of a model keeps it, and what uses the model takes it from there.
         also: other spellings that people try.
     """
@@ -231,8 +233,11 @@ SETTINGS = (
             "the encoder to start from; null looks for `models/encoder.safetensors` here and in "
             "the neighbouring `mae_pretrain`", _SEG,
             also=("encoder", "pretrained_encoder", "weights", "pretrain")),
-    Setting("resume", "boolean", _TRUTH, "resume an interrupted run from `last.ckpt`",
+    Setting("resume", "boolean", _TRUTH, "resume an interrupted run: training from `last.ckpt`, "
+            "inference at the cases without a segmentation", KINDS, (TRAIN, SEGMENTING),
             also=("continue", "restart")),
+    Setting("overwrite", "boolean", _TRUTH, "replace the model, or the segmentations, that are "
+            "there", KINDS, (TRAIN, SEGMENTING), also=("force", "replace")),
     Setting("regime", "text", _one_of("baseline", "finetune", "frozen", "lora"), "what is trained",
             _SEG, BOTH, recorded=True),
     Setting("lora_rank", "integer", _at_least(1), "rank of each adapter", _SEG, BOTH, recorded=True,
@@ -283,7 +288,7 @@ def settings_of(kind: str, config: str | None = None) -> list[Setting]:
         config: ``train`` or ``inference``; None for both.
     """
     own = [setting for setting in SETTINGS if kind in setting.kinds]
-    return [setting for setting in own if config is None or config in setting.configs]
+    return [s for s in own if config is None or {config, f"{kind} {config}"} & set(s.configs)]
 
 
 def check_values(values: Mapping[str, Any], where: str = "") -> None:

@@ -37,6 +37,9 @@ def start(
     tracking: object = True,
     trained: bool = False,
     distributed: bool = False,
+    resume: bool | None = None,
+    overwrite: bool = False,
+    first_handler: str = "",
 ) -> None:
     """Start a run of a bundle: the one call of its ``initialize``.
 
@@ -51,8 +54,11 @@ def start(
         ckpt_dir: the folder of the models.
         seed: seed of the run's random numbers; None leaves them alone.
         tracking: the config's ``save_execute_config``, see `lora_ext.training.check_tracking`.
-        trained: whether the run uses the model in `ckpt_dir`.
+        trained: whether the run uses the model in `ckpt_dir`, and trains none.
         distributed: whether torchrun started several processes.
+        resume: whether to go on with an interrupted run; None where that is not possible.
+        overwrite: whether files that are there may be replaced.
+        first_handler: see `lora_ext.training.folders.prepare_folders`.
 
     Raises:
         ValueError: for a setting that cannot work, see above.
@@ -60,13 +66,20 @@ def start(
     from monai.utils import set_determinism
 
     from lora_ext.training import check_tracking, processes
+    from lora_ext.training.folders import prepare_folders
+    from lora_ext.training.stopping import end_by_signals
 
+    end_by_signals(resume)
     check_tracking(tracking, output_dir)
     model = Path(ckpt_dir) / "model.pt"
     if trained and not model.is_file():
         raise ValueError(f"{model}: no trained model there; run 'training' first, or set ckpt_dir")
     if distributed:
         processes.join(device)  # type: ignore[arg-type]
+    prepare_folders(
+        output_dir, None if trained else ckpt_dir, resume=bool(resume), overwrite=overwrite,
+        first_handler=first_handler,
+    )  # fmt: skip
     if seed is not None:
         set_determinism(seed=processes.own_seed(seed))
 

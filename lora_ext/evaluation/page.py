@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -67,8 +68,10 @@ well they are segmented says nothing about new patients.</strong></p>
 
 
 def figure_path(case: str) -> str:
-    """Return where a case's picture lies, relative to the report: valid for any case name."""
-    name = re.sub(r"[^\w.-]+", "_", case).lstrip(".") or "case"
+    """Return where a case's picture lies, relative to the report: its own for any case name."""
+    name = re.sub(r"[^\w.-]+", "_", case).lstrip(".")[:100] or "case"
+    if name != case:  # another case may come to the same name
+        name += f"-{hashlib.sha256(case.encode()).hexdigest()[:8]}"
     return f"figures/{name}.png"
 
 

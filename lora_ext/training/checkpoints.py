@@ -125,8 +125,6 @@ class LastCheckpoint:
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         best: Any = self.validator.state  # MONAI adds the best metric to it
         best.best_metric, best.best_metric_epoch = state["best_metric"], state["best_metric_epoch"]
-        if idist.get_rank() == 0:  # any other process would draw this one's crops again
-            torch.set_rng_state(state["torch_rng"])
         logger.info("resumed from %s after epoch %d", self.path, state["epoch"])
 
     def _read(self) -> dict[str, Any] | None:
@@ -174,7 +172,6 @@ class LastCheckpoint:
             "max_epochs": max_epochs,
             "best_metric": best.best_metric,
             "best_metric_epoch": best.best_metric_epoch,
-            "torch_rng": torch.get_rng_state(),
         }
         with whole_file(self.path) as draft:
             torch.save(state, draft)

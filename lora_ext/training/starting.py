@@ -8,17 +8,23 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
+import numpy as np
+import torch
 from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
 from monai.handlers import CheckpointLoader
 
 import lora_ext
 from lora_ext.images.image_file import case_name
 from lora_ext.training.processes import check_shares
+from lora_ext.training.stopping import tell_progress_of
 from lora_ext.weights import load_model, start_encoder
 from lora_ext.weights.reading import read_tensors
 
@@ -51,6 +57,9 @@ class StartTraining:
     A trainer that has MONAI's ``CheckpointLoader`` continues from the whole model that it
     loads; the encoder then stays as loaded, and the model is validated before the first epoch.
 
+    Every epoch begins with a seed of its own, and every process and data worker too: order, crops
+    and dropout of an epoch are the same in a run that was resumed.
+
     Args:
         validator: the evaluator that the trainer runs.
         network: the network; one without a regime (pre-training) has no encoder to start from.
@@ -59,6 +68,7 @@ class StartTraining:
         pretrained: see `start_encoder`.
         ckpt_dir: see `start_encoder`.
         bundle_root: see `start_encoder`.
+        seed: the run's seed; None leaves random numbers alone.
     """
 
     def __init__(
@@ -69,11 +79,13 @@ class StartTraining:
         pretrained: str | None = None,
         ckpt_dir: str | os.PathLike[str] | None = None,
         bundle_root: str | os.PathLike[str] | None = None,
+        seed: int | None = None,
     ) -> None:
         self.validator = validator
         self.network = network
         self.record = dict(record or {})
         self.places = (pretrained, ckpt_dir, bundle_root)
+        self.seed = seed
 
     def attach(self, engine: Engine) -> None:
         """Listen to a MONAI trainer. Attach it before what restores an interrupted run.
@@ -84,7 +96,10 @@ class StartTraining:
         """
         for loader in _loaders(engine):
             read_tensors(loader.load_path)
+        tell_progress_of(engine)
         engine.add_event_handler(Events.STARTED, self.begin)
+        if self.seed is not None:
+            engine.add_event_handler(Events.EPOCH_STARTED, self.seed_epoch)
 
     def begin(self, engine: Engine) -> None:
         """Check the cases and load the encoder.
@@ -108,6 +123,15 @@ class StartTraining:
         else:
             start_encoder(self.network, *self.places)
 
+    def seed_epoch(self, engine: Any) -> None:
+        """Seed what draws in an epoch: torch, with it the data workers, and the transforms."""
+        words = np.random.SeedSequence([self.seed, idist.get_rank(), engine.state.epoch])
+        number = int(words.generate_state(1)[0])
+        random.seed(number)
+        np.random.seed(number)
+        torch.manual_seed(number)
+        set_rnd(engine.data_loader.dataset, number)
+
     def _validate(self) -> None:
         self.validator.run(0)  # type: ignore[arg-type]  # a MONAI evaluator takes the epoch
 
@@ -126,6 +150,7 @@ class LoadModel:
 
     def attach(self, engine: Engine) -> None:
         """Listen to a MONAI evaluator."""
+        tell_progress_of(engine)
         engine.add_event_handler(Events.STARTED, self.load)
 
     def load(self, engine: Engine) -> None:

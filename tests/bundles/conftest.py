@@ -103,12 +103,14 @@ def run_workflow(root, tmp_path):
             for part in ("configs", "docs"):
                 shutil.copytree(root / "bundles" / name / part, bundle / part)
         configs = bundle / "configs"
+        again = {"overwrite": not settings.get("resume", False)} if kind == "train" else {}
         workflow = ConfigWorkflow(
             [str(configs / f"{file}.json") for file in files[kind]],
             workflow_type="infer" if kind == "infer" else "train",
             **{
                 "ckpt_dir": str(tmp_path / "models"),
                 "output_dir": str(tmp_path / kind),
+                **again,
                 **settings,
             },
         )

@@ -1,5 +1,6 @@
 """Every sentence of the troubleshooting page is one that the package raises."""
 
+import errno
 import json
 import re
 from contextlib import contextmanager
@@ -12,11 +13,15 @@ import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 
+from lora_ext import files
 from lora_ext.bundles import bundle_root
 from lora_ext.data import fold_cases, inference_cases
+from lora_ext.files import whole_file
+from lora_ext.images import pending_cases
 from lora_ext.images.dicom import open_series
 from lora_ext.training import LastCheckpoint, processes, tracking
 from lora_ext.training.divergence import FiniteTraining
+from lora_ext.training.folders import prepare_folders
 from lora_ext.weights import load_adapter, load_encoder, load_model, save_adapter
 from lora_ext.weights.model import save_model
 from lora_ext.weights.reading import read_tensors
@@ -248,6 +253,41 @@ def test_resumed_with_another_number_of_epochs(tmp_path):
                 trainer.run([0], max_epochs=epochs)
         else:
             trainer.run([0], max_epochs=epochs)
+
+
+@covers("earlier training", "can be made and written", "while it was written", "run at work")
+def test_folders_of_a_training(tmp_path, monkeypatch):
+    (tmp_path / "model.pt").touch()
+    with refused("earlier training"):
+        prepare_folders(tmp_path / "eval", tmp_path)
+    with refused("can be made and written"):
+        prepare_folders(tmp_path / "model.pt")
+    with refused("while it was written"), whole_file(tmp_path / "model.pt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(files, "_locked", taken)
+    with refused("run at work"):
+        files.hold_folder(tmp_path / "other", "output_dir")
+
+
+def taken(path):
+    raise BlockingIOError
+
+
+@covers("folder of the data", "leave out the cases", "segmentations of the …")
+def test_folders_of_an_inference(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "model.pt").touch()
+    cases = [{"case": "a", "image": tmp_path / "images" / "a.nii.gz"}]
+    images, out, model = tmp_path / "images", tmp_path / "out", tmp_path / "model.pt"
+    with refused("folder of the data"):
+        pending_cases(cases, images, images, ".nii.gz", model)
+    pending_cases(cases, images, out, ".nii.gz", model)
+    (out / "a.nii.gz").touch()
+    with refused("leave out the cases"):
+        pending_cases(cases, images, out, ".nii.gz", model)
+    model.write_bytes(b"other")
+    with refused("segmentations of the …"):
+        pending_cases(cases, images, out, ".nii.gz", model, resume=True)
 
 
 def test_every_sentence_of_the_page_is_tested():

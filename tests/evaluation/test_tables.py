@@ -93,3 +93,13 @@ def test_the_table_is_aligned_and_tells_what_is_undefined() -> None:
     assert lines[4].split()[:4] == ["HD95", "mm", "4.2", "0.2"]
     assert lines[4].endswith("(undefined: TC 1)")
     assert len({len(line) for line in lines[:4]}) == 1
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_names_from_files_are_no_formulas_in_a_spreadsheet(tmp_path, start):
+    name = f"{start}cmd|' /C calc'!A0"
+    write_csv(tmp_path / "cases.csv", [CaseMetrics(name, (1.0, 1.0, 1.0), CASES[0].regions)])
+    with (tmp_path / "cases.csv").open(encoding="utf-8", newline="") as file:
+        (first, *_) = csv.DictReader(file)
+    assert first["case"] == f"'{name}"
+    assert float(first["dice"]) == 2 * 500 / 2000

@@ -92,7 +92,7 @@ def test_count_that_is_none_is_refused(saved, small_network, key, value):
     ("key", "value"),
     [
         *itertools.product(("network", "optimizer", "lr_scheduler"), (None, 3, {}, {"a": 1})),
-        *itertools.product(("encoders", "best_metric"), (None, "text", [])),
+        *itertools.product(("records", "best_metric"), (None, "text", [])),
     ],
 )
 def test_part_that_is_none_is_refused(saved, small_network, key, value):

@@ -1,0 +1,71 @@
+"""The folders of a run, before it starts: made, tried, cleaned, and no other run's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import ignite.distributed as idist
+
+from lora_ext.files import hold_folder, remove_drafts, try_folder
+
+LOADER = "CheckpointLoader"  # of MONAI
+
+
+def prepare_folders(
+    output_dir: str | os.PathLike[str],
+    ckpt_dir: str | os.PathLike[str] | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    first_handler: str = "",
+) -> None:
+    """Make sure that a run can write, that nobody else writes there, and that no model gets lost.
+
+    Rank 0 alone does it. What a killed run left unfinished is removed.
+
+    Args:
+        output_dir: the run's folder.
+        ckpt_dir: folder of the models, where the run trains one.
+        resume: whether to go on from ``last.ckpt``.
+        overwrite: whether files that are there may be replaced.
+        first_handler: class of the trainer's first handler; MONAI's ``CheckpointLoader`` continues
+            from a model, which is then replaced by a better one only.
+
+    Raises:
+        ValueError: for a folder that cannot be written or that another run works in, or a new
+            training in a folder that holds a model.
+    """
+    if resume and overwrite:
+        raise ValueError(
+            "--resume and --overwrite: found both True; give --resume True to go on, or "
+            "--overwrite True to start anew"
+        )
+    if idist.get_rank() > 0:
+        return
+    folders = {"output_dir": output_dir} | ({} if ckpt_dir is None else {"ckpt_dir": ckpt_dir})
+    for flag, folder in folders.items():
+        if "::" in str(folder):
+            raise ValueError(
+                f"--{flag}: found {folder}, expected a path without # and ::, which MONAI's "
+                "configs do not tell apart; give another folder, or a link to it"
+            )
+        try_folder(folder)
+        hold_folder(folder, flag)
+        remove_drafts(folder)
+    if ckpt_dir is not None and not (resume or overwrite or first_handler.endswith(LOADER)):
+        _check_no_model(Path(ckpt_dir))
+
+
+def _check_no_model(ckpt_dir: Path) -> None:
+    """Refuse to train anew where a model or the state of a run would be replaced.
+
+    A resumed run may find a model without ``last.ckpt``: it was stopped between the two.
+    """
+    held = [name for name in ("model.pt", "last.ckpt") if (ckpt_dir / name).is_file()]
+    if held:
+        raise ValueError(
+            f"{ckpt_dir}: found {' and '.join(held)} of an earlier training, expected a folder "
+            "without a model; give --resume True to go on with it, --overwrite True to replace "
+            "it, or another --ckpt_dir"
+        )
