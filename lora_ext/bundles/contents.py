@@ -15,7 +15,7 @@ from typing import Any
 import lora_ext
 from lora_ext.bundles.generator import RUN_TIME_FOLDERS, SOURCE, all_facts, facts_of, render_bundle
 from lora_ext.bundles.settings import SETTINGS, check_values
-from lora_ext.weights import trained_settings
+from lora_ext.weights import recorded_settings
 
 METADATA = "configs/metadata.json"
 WEIGHTS = ("model.pt", "network.json", "adapter.safetensors", "encoder.safetensors")
@@ -119,8 +119,7 @@ def _record(weights: dict[str, Path]) -> dict[str, Any] | None:
         return None
     model = weights["models/model.pt"]
     names = [setting.name for setting in SETTINGS if setting.recorded]
-    recorded = trained_settings(model.parent, dict.fromkeys([*names, *COUNTS]))
-    found = {name: value for name, value in recorded.items() if value is not None}
+    found = recorded_settings(model.parent, [*names, *COUNTS])
     check_values(found, str(model))  # these become a part of configs, which are code
     return found
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ext.bundles.settings import NAMED, TRAIN, check_values
+from lora_ext.weights import recorded_settings
 
 # What MONAI itself, or nothing but a run id, refers to.
 UNREFERENCED = {"imports", "initialize", "run", "finalize", "training", "evaluating", "bundle_root"}
@@ -56,7 +57,7 @@ def check_flags() -> None:
     given = {name: parser.get_parsed_content(name) for name in NAMED if name in parser.get()}
     check_values(given)
     if "trained" in parser.get():
-        _check_record(parser.get_parsed_content("trained"), given)
+        _check_record(recorded_settings(given["ckpt_dir"], given), given)
 
 
 def _check_words(workflow: Mapping[str, Any]) -> None:
@@ -77,14 +78,21 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     """Refuse a key, at the top or in a section such as ``train``, that nothing refers to."""
     used = set(_references(config))
     for key, value in config.items():
-        if key in UNREFERENCED or key.startswith("_"):
+        if key in UNREFERENCED or key.startswith("_") or _is_block(value):
             continue
         if key not in used:
             raise ValueError(_unknown(key, [k for k in config if k in NAMED]))
-        section = isinstance(value, Mapping) and "_target_" not in value and key not in NAMED
-        for part in value if section else ():
-            if f"{key}::{part}" not in used:
+        section = isinstance(value, Mapping) and key not in NAMED
+        for part, inner in value.items() if section else ():
+            if f"{key}::{part}" not in used and not _is_block(inner):
                 raise ValueError(_unknown(f"{key}#{part}", [f"{key}#{k}" for k in value]))
+
+
+def _is_block(value: Any) -> bool:
+    """Whether this builds objects, which no flag does; MONAI Label replaces those that use it."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_block, value))
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def _references(node: Any) -> Iterator[str]:

@@ -39,7 +39,6 @@ def start(
     distributed: bool = False,
     resume: bool | None = None,
     overwrite: bool = False,
-    first_handler: str = "",
 ) -> None:
     """Start a run of a bundle: the one call of its ``initialize``.
 
@@ -58,7 +57,6 @@ def start(
         distributed: whether torchrun started several processes.
         resume: whether to go on with an interrupted run; None where that is not possible.
         overwrite: whether files that are there may be replaced.
-        first_handler: see `lora_ext.training.folders.prepare_folders`.
 
     Raises:
         ValueError: for a setting that cannot work, see above.
@@ -76,10 +74,8 @@ def start(
         raise ValueError(f"{model}: no trained model there; run 'training' first, or set ckpt_dir")
     if distributed:
         processes.join(device)  # type: ignore[arg-type]
-    prepare_folders(
-        output_dir, None if trained else ckpt_dir, resume=bool(resume), overwrite=overwrite,
-        first_handler=first_handler,
-    )  # fmt: skip
+    models = None if trained else ckpt_dir
+    prepare_folders(output_dir, models, resume=bool(resume), overwrite=overwrite)
     if seed is not None:
         set_determinism(seed=processes.own_seed(seed))
 

@@ -213,5 +213,5 @@ def _write_record(record: str | os.PathLike[str] | None, passed: dict[str, Passe
     try:
         with whole_file(record) as draft:
             draft.write_text(json.dumps({"passed": passed}, indent=1), encoding="utf-8")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         logger.warning("%s: the checked cases could not be recorded (%s)", record, error)

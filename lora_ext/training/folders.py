@@ -9,8 +9,6 @@ import ignite.distributed as idist
 
 from lora_ext.files import hold_folder, remove_drafts, try_folder
 
-LOADER = "CheckpointLoader"  # of MONAI
-
 
 def prepare_folders(
     output_dir: str | os.PathLike[str],
@@ -18,9 +16,8 @@ def prepare_folders(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    first_handler: str = "",
 ) -> None:
-    """Make sure that a run can write, that nobody else writes there, and that no model gets lost.
+    """Make sure that a run can write and that nobody else writes there.
 
     Rank 0 alone does it. What a killed run left unfinished is removed.
 
@@ -29,12 +26,9 @@ def prepare_folders(
         ckpt_dir: folder of the models, where the run trains one.
         resume: whether to go on from ``last.ckpt``.
         overwrite: whether files that are there may be replaced.
-        first_handler: class of the trainer's first handler; MONAI's ``CheckpointLoader`` continues
-            from a model, which is then replaced by a better one only.
 
     Raises:
-        ValueError: for a folder that cannot be written or that another run works in, or a new
-            training in a folder that holds a model.
+        ValueError: for a folder that cannot be written or that another run works in.
     """
     if resume and overwrite:
         raise ValueError(
@@ -53,15 +47,20 @@ def prepare_folders(
         try_folder(folder)
         hold_folder(folder, flag)
         remove_drafts(folder)
-    if ckpt_dir is not None and not (resume or overwrite or first_handler.endswith(LOADER)):
-        _check_no_model(Path(ckpt_dir))
 
 
-def _check_no_model(ckpt_dir: Path) -> None:
+def check_no_model(ckpt_dir: str | os.PathLike[str]) -> None:
     """Refuse to train anew where a model or the state of a run would be replaced.
 
     A resumed run may find a model without ``last.ckpt``: it was stopped between the two.
+
+    Args:
+        ckpt_dir: folder of the models.
+
+    Raises:
+        ValueError: for such a folder.
     """
+    ckpt_dir = Path(ckpt_dir)
     held = [name for name in ("model.pt", "last.ckpt") if (ckpt_dir / name).is_file()]
     if held:
         raise ValueError(

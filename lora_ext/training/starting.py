@@ -23,6 +23,7 @@ from monai.handlers import CheckpointLoader
 
 import lora_ext
 from lora_ext.images.image_file import case_name
+from lora_ext.training.folders import check_no_model
 from lora_ext.training.processes import check_shares
 from lora_ext.training.stopping import tell_progress_of
 from lora_ext.weights import load_model, start_encoder
@@ -69,6 +70,7 @@ class StartTraining:
         ckpt_dir: see `start_encoder`.
         bundle_root: see `start_encoder`.
         seed: the run's seed; None leaves random numbers alone.
+        replace: whether a model in `ckpt_dir` may be replaced.
     """
 
     def __init__(
@@ -80,12 +82,14 @@ class StartTraining:
         ckpt_dir: str | os.PathLike[str] | None = None,
         bundle_root: str | os.PathLike[str] | None = None,
         seed: int | None = None,
+        replace: bool = True,
     ) -> None:
         self.validator = validator
         self.network = network
         self.record = dict(record or {})
         self.places = (pretrained, ckpt_dir, bundle_root)
         self.seed = seed
+        self.guarded = None if replace else ckpt_dir
 
     def attach(self, engine: Engine) -> None:
         """Listen to a MONAI trainer. Attach it before what restores an interrupted run.
@@ -105,8 +109,11 @@ class StartTraining:
         """Check the cases and load the encoder.
 
         Raises:
-            ValueError: without a validation case for every process, or if the encoder does not fit.
+            ValueError: in a folder that holds a model, without a validation case for every process,
+                or if the encoder does not fit.
         """
+        if self.guarded is not None and not _loaders(engine):
+            check_no_model(self.guarded)
         held_out = _check_validation(self.validator)
         segments = hasattr(self.network, "regime")
         logger.info(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,25 @@ def trained_settings(
     Raises:
         ValueError: see `read_record`.
     """
+    return {**default, **recorded_settings(ckpt_dir, default)}
+
+
+def recorded_settings(ckpt_dir: str | os.PathLike[str], names: Iterable[str]) -> dict[str, Any]:
+    """Look up what the record of a model says of some settings.
+
+    Args:
+        ckpt_dir: folder of ``model.pt``.
+        names: names of settings.
+
+    Returns:
+        The settings by name; those that the record does not say are left out.
+
+    Raises:
+        ValueError: see `read_record`.
+    """
     record = read_record(Path(ckpt_dir) / MODEL)
     named = {"roi_size": record["img_size"], **record} if "img_size" in record else record
-    return {name: named.get(name, value) for name, value in default.items()}
+    return {name: named[name] for name in names if name in named}
 
 
 def network_arguments(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -129,6 +129,7 @@ def run_workflow(root, tmp_path):
 def monai_bundle(pytestconfig):
     """A function that runs ``python -m monai.bundle`` as a user does, from any folder."""
     environment = os.environ | {"PYTHONPATH": str(pytestconfig.rootpath)}
+    environment["PYTHONIOENCODING"] = "utf-8"  # torch's ONNX exporter prints more than ASCII
 
     def run(*arguments, cwd, wait=True):
         command = [sys.executable, "-m", "monai.bundle", *map(str, arguments)]

@@ -63,7 +63,14 @@ def test_the_json_holds_summary_cases_regions_and_the_rule(tmp_path: Path) -> No
 
     text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=refuse)
-    assert list(content) == ["encoder", "regions", "empty_rule", "summary", "cases"]
+    assert list(content) == [
+        "encoder",
+        "seen_in_training",
+        "regions",
+        "empty_rule",
+        "summary",
+        "cases",
+    ]
     assert content["encoder"] == "a <good> encoder"
     assert content["regions"] == REGIONS
     assert "Dice is 1 when the prediction is empty too" in content["empty_rule"]

@@ -7,7 +7,7 @@ import ignite.distributed as idist
 import pytest
 from monai.bundle import ConfigParser
 
-from lora_ext.training.folders import prepare_folders
+from lora_ext.training.folders import check_no_model, prepare_folders
 
 MODELS = [["model.pt"], ["last.ckpt"], ["model.pt", "last.ckpt"]]
 
@@ -34,10 +34,15 @@ def test_folders_are_made(prepare, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"eval", "models"}
 
 
-def test_new_training_does_not_replace_a_model(prepare, trained):
+def test_new_training_does_not_replace_a_model(prepare, trained, tmp_path):
+    prepare()
     with pytest.raises(ValueError, match=r"models: found .* of an earlier training, .*--resume Tr"):
-        prepare()
-    prepare(overwrite=True)
+        check_no_model(tmp_path / "models")
+
+
+def test_new_training_in_an_empty_folder_goes_ahead(prepare, tmp_path):
+    prepare()
+    check_no_model(tmp_path / "models")
 
 
 def test_resumed_training_goes_on_whatever_it_was_stopped_between(prepare, trained):
@@ -46,10 +51,6 @@ def test_resumed_training_goes_on_whatever_it_was_stopped_between(prepare, train
 
 def test_resume_in_an_empty_folder_starts_anew(prepare):
     prepare(resume=True)
-
-
-def test_training_that_continues_from_a_model_may_improve_it(prepare, trained):
-    prepare(first_handler="CheckpointLoader")
 
 
 def test_what_trains_nothing_does_not_look_for_models(trained, tmp_path):
