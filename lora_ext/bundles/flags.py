@@ -13,11 +13,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_ext.bundles.settings import NAMED, TRAIN, check_values
+from lora_ext.bundles.settings import (
+    INFERENCE,
+    NAMED,
+    PRETRAINING,
+    SEGMENTATION,
+    TRAIN,
+    check_values,
+    settings_of,
+)
 from lora_ext.weights import recorded_settings
 
 # What MONAI itself, or nothing but a run id, refers to.
-UNREFERENCED = {"imports", "initialize", "run", "finalize", "training", "evaluating", "bundle_root"}
+UNREFERENCED = {"imports", "initialize", "run", "finalize", "training", "evaluating"}
 LIST = "python -m lora_ext settings lists them all"
 
 
@@ -57,7 +65,8 @@ def check_flags() -> None:
     given = {name: parser.get_parsed_content(name) for name in NAMED if name in parser.get()}
     check_values(given)
     if "trained" in parser.get():
-        _check_record(recorded_settings(given["ckpt_dir"], given), given)
+        names = parser.get("trained")["default"]
+        _check_record(recorded_settings(given["ckpt_dir"], names), given)
 
 
 def _check_words(workflow: Mapping[str, Any]) -> None:
@@ -77,11 +86,13 @@ def _check_words(workflow: Mapping[str, Any]) -> None:
 def _check_keys(config: Mapping[str, Any]) -> None:
     """Refuse a key, at the top or in a section such as ``train``, that nothing refers to."""
     used = set(_references(config))
+    kind = PRETRAINING if "volumes" in config else SEGMENTATION
+    own = {s.name for s in settings_of(kind, TRAIN if "train" in config else INFERENCE)}
     for key, value in config.items():
-        if key in UNREFERENCED or key.startswith("_") or _is_block(value):
+        if key in UNREFERENCED | own or key.startswith("_") or _is_block(value):
             continue
         if key not in used:
-            raise ValueError(_unknown(key, [k for k in config if k in NAMED]))
+            raise ValueError(_unknown(key, sorted(own)))
         section = isinstance(value, Mapping) and key not in NAMED
         for part, inner in value.items() if section else ():
             if f"{key}::{part}" not in used and not _is_block(inner):

@@ -240,5 +240,5 @@ def test_another_output_format_is_refused_before_any_file_is_read(segment, tmp_p
     with pytest.raises(RuntimeError) as caught:
         segment(tmp_path / "nowhere", output_ext=".dcm")
     assert str(user_error(caught.value)) == (
-        "output_ext: expected one of .nii.gz, .nrrd, .mha, got '.dcm'"
+        "--output_ext: expected a text, .nii.gz, .nrrd, .mha; got '.dcm'"
     )
