@@ -135,11 +135,11 @@ def properties(subject: Subject) -> str:
         "dataset_dir": str(subject.data),
         "output_dir": str(subject.folder / "eval"),
         "num_workers": 0,
-        "cache_rate": 0.0,
     }
     train = ConfigParser.load_config_file(subject.config("train.json"))
     random = {"pretrained": "none"} if "pretrained" in train else {}
-    _check_workflow(ConfigWorkflow(subject.config("train.json"), **common, **random))
+    settings = {**common, **random, "cache_rate": 0.0}
+    _check_workflow(ConfigWorkflow(subject.config("train.json"), **settings))
     infer = ConfigWorkflow(subject.config("inference.json"), workflow_type="infer", **common)
     _check_workflow(infer)
     return ""

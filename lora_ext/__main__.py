@@ -90,6 +90,22 @@ def bundles(
         print(f"{len(generator.all_facts())} bundles agree with their source")
 
 
+def settings(bundle: str = "brats_lora32", config: str | None = None) -> None:
+    """Print every setting of a bundle: its default, type, range, unit and meaning.
+
+    Args:
+        bundle: a bundle's name.
+        config: train (evaluation too) or inference; by default both.
+    """
+    from lora_ext.bundles.generator import all_facts
+    from lora_ext.bundles.settings import settings_text
+
+    facts = all_facts()
+    if bundle not in facts:
+        raise ValueError(f"bundle: expected one of {', '.join(facts)}; got {bundle!r}")
+    print(settings_text(facts[bundle]["kind"], facts[bundle], config))
+
+
 def package(bundle: str, out: str, models: str | None = None, **settings: Any) -> None:
     """Write a bundle as a zip file that needs no installed lora_ext, and the wheel beside it.
 
@@ -97,8 +113,8 @@ def package(bundle: str, out: str, models: str | None = None, **settings: Any) -
         bundle: a bundle's name or folder.
         out: folder to write to.
         models: folder of the trained files; by default the bundle folder's own models/.
-        **settings: settings to bake in, such as --spacing "[1.0,1.0,2.0]"; sizes of trained weights
-            are known from network.json.
+        **settings: settings to bake in, such as --epochs 100; those that the weights were trained
+            with are known from their record.
     """
     from lora_ext.bundles.package import package_bundle
 
@@ -201,6 +217,7 @@ def main() -> None:
         "phantom": phantom,
         "download": download,
         "bundles": bundles,
+        "settings": settings,
         "package": package,
         "study": study,
         "ablation": ablation,
@@ -211,6 +228,9 @@ def main() -> None:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on, or starts again", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """What goes into a packaged bundle: its own files, fitted to its weights, and the package.
 
-Models may have been trained with other settings than the bundle's own; ``network.json`` beside
-``model.pt`` says with which. MONAI Label, ``verify_net_in_out`` and ``ckpt_export`` pass no flags,
-so these settings become the bundle's own: in its configs, its metadata and its docs.
+Models may have been trained with other settings than the bundle's own; their record says with
+which. These settings become the bundle's own: in its configs, its metadata and its docs.
 """
 
 from __future__ import annotations
@@ -15,13 +14,15 @@ from typing import Any
 
 import lora_ext
 from lora_ext.bundles.generator import RUN_TIME_FOLDERS, SOURCE, all_facts, facts_of, render_bundle
-from lora_ext.networks.config import FLAGS
+from lora_ext.bundles.settings import SETTINGS, check_values
+from lora_ext.weights import recorded_settings
 
 METADATA = "configs/metadata.json"
 WEIGHTS = ("model.pt", "network.json", "adapter.safetensors", "encoder.safetensors")
 ADDED = ("lora_ext", "requirements.txt")  # what packaging itself adds to a bundle
 VERSIONS = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
 FIXED = ("bundle", "kind", "version", "channel_def", "region_def", "num_channels", "num_regions")
+COUNTS = {"in_channels": "modalities", "out_channels": "regions"}
 TRAINED = "`models/` holds trained weights. Nothing is known of them beyond the figures above."
 
 
@@ -86,15 +87,15 @@ def bundle_files(
     Raises:
         ValueError: for settings that do not fit the weights or a bundle that takes none.
     """
-    network, own, name = _network(weights), dict[str, bytes](), str(bundle)
+    trained, own, name = _record(weights), dict[str, bytes](), str(bundle)
     if folder is not None:
         own = dict(_own_files(folder))
         made = _generated_name(own)
         if made is None:
-            _check_given_configs(folder, own, network or {}, settings)
+            _check_given_configs(folder, own, trained or {}, settings)
             return folder.name, own
         name = made
-    rendered = render_bundle(baked_facts(name, network, settings))
+    rendered = render_bundle(baked_facts(name, trained, settings))
     return name, own | {path: text.encode() for path, text in rendered.items()}
 
 
@@ -112,11 +113,15 @@ def requirements(metadata: dict[str, Any]) -> bytes:
     return "".join(f"{k}=={v}\n" for k, v in sorted(versions.items())).encode()
 
 
-def _network(weights: dict[str, Path]) -> dict[str, Any] | None:
+def _record(weights: dict[str, Path]) -> dict[str, Any] | None:
+    """What the weights say of their settings, checked; ``None`` without weights."""
     if not weights:
         return None
-    record = weights.get("models/network.json")
-    return json.loads(record.read_text(encoding="utf-8")) if record else {}
+    model = weights["models/model.pt"]
+    names = [setting.name for setting in SETTINGS if setting.recorded]
+    found = recorded_settings(model.parent, [*names, *COUNTS])
+    check_values(found, str(model))  # these become a part of configs, which are code
+    return found
 
 
 def _own_files(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -141,33 +146,30 @@ def _is_config(path: str) -> bool:
 
 
 def _check_given_configs(
-    folder: Path, own: dict[str, bytes], network: dict[str, Any], settings: dict[str, Any]
+    folder: Path, own: dict[str, bytes], trained: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     """Refuse what could only be met by writing the configs anew."""
     why = f"{folder}: its configs are not as the generator makes them and are taken as they are"
     if settings:
         raise ValueError(f"{why}, so no setting can be baked in; got {sorted(settings)}")
-    config = json.loads(own.get("configs/inference.json", b"{}"))
-    for key, made in network.items():
-        setting = FLAGS.get(key, key)
-        found = config.get(setting, made)
-        found = (
-            len(found) if key in ("in_channels", "out_channels") and setting in config else found
-        )
-        if found != made:
+    config = json.loads(own.get("configs/train.json", b"{}"))
+    for name, made in trained.items():
+        if name not in COUNTS and config.get(name, made) != made:
             raise ValueError(
-                f"{why}, but {setting} is {config[setting]} there and {made} in the weights"
+                f"{why}, but {name} is {config[name]} in train.json and the weights were trained "
+                f"with {made}"
             )
 
 
 def baked_facts(
-    name: str, network: dict[str, Any] | None, settings: dict[str, Any]
+    name: str, trained: dict[str, Any] | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Facts of a bundle to package, with the sizes of its weights and further settings baked in.
+    """Facts of a bundle to package, with the settings of its weights and further ones baked in.
 
     Args:
         name: the bundle's name.
-        network: what ``network.json`` holds; ``None`` without trained weights.
+        trained: the settings that the weights were trained with, and the `COUNTS` of their network;
+            ``None`` without weights.
         settings: facts to replace, such as ``{"spacing": [1.0, 1.0, 2.0]}``.
 
     Returns:
@@ -175,50 +177,54 @@ def baked_facts(
         settings, since it is not true of them.
 
     Raises:
-        ValueError: for an unknown setting, one of another JSON type, one that contradicts
-            `network`, regions of another number than its outputs, or labels without a name.
+        ValueError: for an unknown setting, one of another JSON type or out of range, one that
+            contradicts `trained`, another regime, or labels without a name.
     """
     fixed = sorted(set(settings) & set(FIXED))
     if fixed:
         raise ValueError(f"{', '.join(fixed)}: follows from other settings and cannot be set")
+    check_values(settings)
     packaged = {str(SOURCE / "packaged.json"): _read(SOURCE / "packaged.json")}
     plain = facts_of(name)
-    sizes = {} if network is None else _sizes(network, plain) | {"weights": TRAINED}
-    _check_agreement(sizes, settings)
-    layers = {**packaged, "network.json": sizes, "settings": settings}
-    facts = facts_of(name, layers, measured=network is None and not settings)
-    _check_network(network or {}, facts, plain)
+    sizes = {} if trained is None else _as_facts(trained, plain) | {"weights": TRAINED}
+    _check_agreement(sizes, settings, plain)
+    layers = {**packaged, "the weights": sizes, "settings": settings}
+    facts = facts_of(name, layers, measured=trained is None and not settings)
+    _check_counts(trained or {}, facts)
     _check_labels(facts)
     return facts
 
 
-def _sizes(network: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts that a network's constructor arguments stand for."""
-    others = ("in_channels", "out_channels", "encoder")  # lengths of facts, and no setting
-    found = {FLAGS.get(k, k): v for k, v in network.items() if k not in others}
-    return {k: float(v) if isinstance(facts.get(k), float) else v for k, v in found.items()}
+def _as_facts(trained: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """Settings in the JSON types of a bundle's facts: a whole number may be a float there."""
+    settings = {k: v for k, v in trained.items() if k not in COUNTS}
+    return {k: float(v) if isinstance(facts.get(k), float) else v for k, v in settings.items()}
 
 
-def _check_agreement(sizes: dict[str, Any], settings: dict[str, Any]) -> None:
+def _check_counts(trained: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Refuse names of another number than the network has, where its record has no names."""
+    for count, setting in COUNTS.items():
+        found = list(facts[setting])
+        if trained.get(count, len(found)) != len(found):
+            raise ValueError(
+                f"the weights have {count} {trained[count]}, but the bundle has {len(found)} "
+                f"{setting} {found}; pass the --{setting} that the weights were trained with"
+            )
+
+
+def _check_agreement(
+    sizes: dict[str, Any], settings: dict[str, Any], plain: dict[str, Any]
+) -> None:
     for key in sizes.keys() & settings.keys():
         if sizes[key] != settings[key]:
             raise ValueError(
-                f"--{key} {settings[key]} contradicts network.json, which has {sizes[key]}: "
-                "the weights were trained with that"
+                f"--{key} {settings[key]} contradicts the model's record, which has {sizes[key]}: "
+                "leave the flag out"
             )
-
-
-def _check_network(network: dict[str, Any], facts: dict[str, Any], plain: dict[str, Any]) -> None:
-    for count, setting in (("in_channels", "modalities"), ("out_channels", "regions")):
-        found = list(facts[setting])
-        if network.get(count, len(found)) != len(found):
-            raise ValueError(
-                f"network.json has {count} {network[count]}, but the bundle has {len(found)} "
-                f"{setting} {found}; pass the --{setting} that the weights were trained with"
-            )
-    if facts["regime"] != plain["regime"]:
+    regime = sizes.get("regime", plain["regime"])
+    if regime != plain["regime"]:
         raise ValueError(
-            f"network.json has regime {facts['regime']!r}, but {facts['bundle']} is for regime "
+            f"the weights are of regime {regime!r}, but {plain['bundle']} is for regime "
             f"{plain['regime']!r}; package the weights with a bundle of their regime"
         )
 

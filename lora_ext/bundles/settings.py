@@ -1,20 +1,34 @@
 """Every setting of the bundles: its type, what it may be, its unit and what it does.
 
 A setting is a key at the top of a bundle's configs, and by that also a flag. This list is the one
-source of the table in each bundle's README and of the tests that look for a forgotten one. It needs
-the standard library alone.
+source of the check at the start of a run, of the table in each bundle's README, of ``python -m
+lora_ext settings`` and of the tests that look for a forgotten one. It needs the standard library
+alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 SEGMENTATION, PRETRAINING = "segmentation", "pretraining"
 KINDS = (SEGMENTATION, PRETRAINING)
 TRAIN, INFERENCE = "train", "inference"
+BOTH = (TRAIN, INFERENCE)
+SEGMENTING = f"{SEGMENTATION} {INFERENCE}"  # the inference that writes segmentations
+_SEG, _PRE = (SEGMENTATION,), (PRETRAINING,)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a setting may be, in words and as a test of a value of the right type."""
+
+    words: str
+    fits: Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
@@ -23,101 +37,247 @@ class Setting:
 
     Attributes:
         name: the key, and the flag without its dashes.
-        type: ``text``, ``folder``, ``integer``, ``number``, ``boolean``, ``list`` or ``mapping``;
-            with ``or null`` where there may be none.
-        allowed: the values it may have, in words; with the unit of a number.
+        type: a key of `TYPES`; with ``or null`` where there may be none.
+        allowed: the values it may have; with the unit of a number.
         meaning: what it does.
         kinds: the kinds of bundles that have it.
-        configs: the configs that have it; ``train`` stands for evaluation too.
+        configs: the configs that have it, or a kind and its config; ``train`` stands for
+            evaluation too.
+        recorded: the record of a model keeps it, and what uses the model takes it from there.
+        also: other spellings that people try.
     """
 
     name: str
     type: str
-    allowed: str
+    allowed: Allowed
     meaning: str
     kinds: tuple[str, ...] = KINDS
     configs: tuple[str, ...] = (TRAIN,)
+    recorded: bool = False
+    also: tuple[str, ...] = ()
+
+    def check(self, value: Any, where: str = "") -> None:
+        """Refuse a value of another type or out of range.
+
+        Args:
+            value: what was given.
+            where: what the error calls the place of the value; by default the flag.
+
+        Raises:
+            ValueError: for such a value.
+        """
+        null = self.type.endswith(" or null")
+        if null and value is None:
+            return
+        kind = self.type.removesuffix(" or null")
+        if TYPES[kind](value) and self.allowed.fits(value):
+            return
+        words = f"{_ARTICLE[kind]} {kind}{' or null' if null else ''}, {self.allowed.words}"
+        raise ValueError(
+            f"{where or '--' + self.name}: expected {words.replace('`', '')}; got {value!r}"
+        )
 
 
-BOTH = (TRAIN, INFERENCE)
-_SEG, _PRE = (SEGMENTATION,), (PRETRAINING,)
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether this is a text that no config would take for a reference or an expression."""
+    return (
+        isinstance(value, str)
+        and value.isprintable()
+        and bool(value.strip())
+        and value[0] not in "$@%_+~"
+        and not set(value) & set("#'\"\\<>=/")
+        and "::" not in value
+    )
+
+
+TYPES: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "device": lambda value: True,  # torch's own check, see _is_device
+    "folder": lambda value: isinstance(value, (str, os.PathLike)) and bool(str(value).strip()),
+    "integer": _is_integer,
+    "number": _is_number,
+    "boolean": lambda value: isinstance(value, bool),
+    "list": lambda value: isinstance(value, (list, tuple)) and bool(value),
+    "mapping": lambda value: isinstance(value, Mapping) and bool(value),
+}
+_ARTICLE = {kind: "an" if kind == "integer" else "a" for kind in TYPES}
+
+
+def _at_least(low: int, unit: str = "") -> Allowed:
+    return Allowed(f"{low} or more{unit and ', ' + unit}", lambda value: value >= low)
+
+
+def _one_of(*names: str) -> Allowed:
+    return Allowed(", ".join(f"`{name}`" for name in names), lambda value: value in names)
+
+
+def _is_device(value: Any) -> bool:
+    import torch
+
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        return False
+    return device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
+
+
+def _are_names(value: Any) -> bool:
+    return all(map(_is_name, value)) and len({str(name).lower() for name in value}) == len(value)
+
+
+def _are_regions(value: Any) -> bool:
+    groups = list(value.values())
+    if not all(isinstance(group, (list, tuple)) and group for group in groups):
+        return False
+    whole = all(_is_integer(label) and label >= 0 for group in groups for label in group)
+    return whole and _are_names(list(value))
+
+
+def _is_spacing(value: Any) -> bool:
+    return len(value) == 3 and all(_is_number(size) and size > 0 for size in value)
+
+
+def _is_roi(value: Any) -> bool:
+    return len(value) == 3 and all(_is_integer(n) and n > 0 and n % 16 == 0 for n in value)
+
+
+def _are_targets(value: Any) -> bool:
+    known = ("qkv", "out_proj", "linear1", "linear2")
+    return all(name in known for name in value) and len(set(value)) == len(value)
+
+
+def _any(value: Any) -> bool:
+    return True
+
+
+_ANY = Allowed("any", _any)
+_TRUTH = Allowed("`True`, `False`", _any)
+_NOT_NEGATIVE = Allowed("0 or more", lambda value: value >= 0)
+_SHARE = Allowed("0 to below 1", lambda value: 0 <= value < 1)
+_POSITIVE = Allowed("above 0", lambda value: value > 0)
 
 SETTINGS = (
-    Setting("bundle_root", "folder", "the bundle's folder", "found from the config file", KINDS,
-            BOTH),
-    Setting("dataset_dir", "folder", "a data set", "the data; phantoms are written to the default "
-            "folder where it is absent", KINDS, BOTH),
-    Setting("output_dir", "folder", "any", "reports, pictures, TensorBoard files, segmentations",
-            KINDS, BOTH),
-    Setting("ckpt_dir", "folder", "any", "the models", KINDS, BOTH),
-    Setting("device", "text", "`cpu`, `cuda`, `cuda:1`, ...", "where the network runs; a GPU where "
-            "there is one", KINDS, BOTH),
-    Setting("seed", "integer", "0 or more", "seeds the run: weights, crops, order"),
-    Setting("split_seed", "integer", "0 or more", "seeds the folds, and nothing else"),
-    Setting("fold", "integer", "0 to `num_folds` - 1", "the fold that validates"),
-    Setting("num_folds", "integer", "2 or more", "number of folds"),
-    Setting("training_cases", "integer or null", "1 or more", "keeps that many of the fold's "
-            "training cases; null keeps all", _SEG),
-    Setting("intensity", "text", "`auto`, `mr`, `ct`", "how a volume's intensities are normalised",
-            _PRE, BOTH),
-    Setting("modalities", "list", "names in the data set", "the image channels, in the network's "
-            "order", _SEG, BOTH),
-    Setting("regions", "mapping", "name to labels", "the regions to segment, in the network's "
-            "order", _SEG, BOTH),
-    Setting("spacing", "list", "three numbers, mm", "voxel size that images are resampled to",
-            KINDS, BOTH),
-    Setting("roi_size", "list", "three multiples of 16, voxels", "size of a crop, and of a sliding "
-            "window", KINDS, BOTH),
-    Setting("epochs", "integer", "1 or more", "epochs of training"),
-    Setting("val_interval", "integer", "1 or more, epochs", "epochs between two validations"),
-    Setting("batch_size", "integer", "1 or more, cases", "cases in a step"),
-    Setting("crops_per_case", "integer", "1 or more", "crops that a step takes of each case"),
-    Setting("num_workers", "integer", "0 or more", "processes that read data", KINDS, BOTH),
-    Setting("cache_rate", "number", "0 to 1", "share of preprocessed cases that stays in memory"),
-    Setting("learning_rate", "number", "above 0", "largest rate of the one-cycle schedule"),
-    Setting("encoder_learning_rate", "number or null", "0 or more", "that of a pre-trained encoder "
-            "which is trained (`finetune`); null for the same", _SEG),
-    Setting("weight_decay", "number", "0 or more", "weight decay of AdamW", _PRE),
-    Setting("amp", "boolean", "true, false", "bfloat16 where the device is faster in it", KINDS,
-            BOTH),
-    Setting("acceleration", "text", "`auto`, `on`, `off`", "faster blocks with the same numbers; "
-            "auto uses them on devices on which they were measured (the CPU)", KINDS, BOTH),
-    Setting("compile", "boolean", "true, false", "`torch.compile`, where it works"),
-    Setting("activation_checkpointing", "boolean", "true, false", "less memory, more time", _SEG),
-    Setting("pretrained", "text or null", "a file, `none`", "the encoder to start from; null looks "
-            "for `models/encoder.safetensors` here and in the neighbouring `mae_pretrain`", _SEG),
-    Setting("resume", "boolean", "true, false", "resume an interrupted run from `last.ckpt`"),
-    Setting("regime", "text", "`baseline`, `finetune`, `frozen`, `lora`", "what is trained", _SEG,
-            BOTH),
-    Setting("lora_rank", "integer", "1 or more", "rank of each adapter", _SEG, BOTH),
-    Setting("lora_alpha", "number", "above 0", "numerator of the adapters' scale", _SEG, BOTH),
-    Setting("lora_scaling", "text", "`rank_stabilised`, `classical`", "scale alpha / sqrt(rank) or "
-            "alpha / rank", _SEG, BOTH),
-    Setting("lora_targets", "list", "of `qkv`, `out_proj`, `linear1`, `linear2`", "linear layers "
-            "with adapters", _SEG, BOTH),
-    Setting("modality_dropout", "number", "0 to below 1", "probability of hiding a channel in "
-            "training", _SEG),
-    Setting("feature_size", "integer", "1 or more", "features of the decoder's finest level", _SEG,
-            BOTH),
-    Setting("masking_ratio", "number", "between 0 and 1", "share of patches that are hidden", _PRE,
-            BOTH),
-    Setting("hidden_size", "integer", "a multiple of `num_heads`", "width of a token", KINDS, BOTH),
-    Setting("mlp_dim", "integer", "1 or more", "width of a block's MLP", KINDS, BOTH),
-    Setting("num_layers", "integer", "1 or more", "transformer blocks", KINDS, BOTH),
-    Setting("num_heads", "integer", "1 or more", "attention heads per block", KINDS, BOTH),
-    Setting("decoder_hidden_size", "integer", "a multiple of 6 and of `decoder_num_heads`",
-            "width of a token of the decoder", _PRE, BOTH),
-    Setting("decoder_mlp_dim", "integer", "1 or more", "width of a decoder block's MLP", _PRE,
-            BOTH),
-    Setting("decoder_num_layers", "integer", "1 or more", "decoder blocks", _PRE, BOTH),
-    Setting("decoder_num_heads", "integer", "1 or more", "attention heads per decoder block", _PRE,
-            BOTH),
-    Setting("sw_batch_size", "integer", "1 or more", "sliding windows at a time", _SEG, BOTH),
-    Setting("sw_overlap", "number", "0 to below 1", "overlap of sliding windows, as a share", _SEG,
-            BOTH),
-    Setting("output_ext", "text", "`.nii.gz`, `.nrrd`, `.mha`", "format of the segmentations",
-            _SEG, (INFERENCE,)),
+    Setting("bundle_root", "folder", Allowed("the bundle's folder", _any),
+            "found from the config file", KINDS, BOTH),
+    Setting("dataset_dir", "folder", Allowed("a data set", _any), "the data; phantoms are written "
+            "to the default folder where it is absent", KINDS, BOTH,
+            also=("data_dir", "data", "dataset", "data_path", "data_root", "datadir", "datalist",
+                  "input_dir", "input", "images")),
+    Setting("output_dir", "folder", _ANY, "reports, pictures, TensorBoard files, segmentations",
+            KINDS, BOTH, also=("out", "output", "out_dir", "save_dir", "log_dir")),
+    Setting("ckpt_dir", "folder", _ANY, "the models", KINDS, BOTH,
+            also=("models", "model_dir", "checkpoint", "checkpoint_dir", "ckpt", "model")),
+    Setting("device", "device", Allowed("`cpu`, `cuda`, `cuda:1`, ..., one that is there",
+            _is_device), "where the network runs; a GPU where there is one", KINDS, BOTH,
+            also=("gpu", "cuda")),
+    Setting("seed", "integer", Allowed("0 to 2^32 - 1", lambda value: 0 <= value < 2**32),
+            "seeds the run: weights, crops, order", also=("random_seed", "manual_seed")),
+    Setting("split_seed", "integer", _at_least(0), "seeds the folds, and nothing else",
+            recorded=True),
+    Setting("fold", "integer", Allowed("0 to `num_folds` - 1", lambda value: value >= 0),
+            "the fold that validates", recorded=True, also=("folds",)),
+    Setting("num_folds", "integer", _at_least(2), "number of folds", recorded=True,
+            also=("n_folds", "k")),
+    Setting("training_cases", "integer or null", _at_least(1), "keeps that many of the fold's "
+            "training cases; null keeps all", _SEG, also=("num_cases", "cases", "n_train")),
+    Setting("intensity", "text", _one_of("auto", "mr", "ct"), "how a volume's intensities are "
+            "normalised", _PRE, BOTH, recorded=True),
+    Setting("modalities", "list", Allowed("names in the data set", _are_names), "the image "
+            "channels, in the network's order", _SEG, BOTH, recorded=True,
+            also=("channels", "sequences", "modality", "in_channels")),
+    Setting("regions", "mapping", Allowed("name to a list of labels", _are_regions), "the "
+            "regions to segment, in the network's order", _SEG, BOTH, recorded=True,
+            also=("labels", "classes", "out_channels")),
+    Setting("spacing", "list", Allowed("three numbers above 0, mm", _is_spacing), "voxel size "
+            "that images are resampled to", KINDS, BOTH, recorded=True,
+            also=("pixdim", "voxel_size")),
+    Setting("roi_size", "list", Allowed("three multiples of 16, voxels", _is_roi), "size of a "
+            "crop, and of a sliding window", KINDS, BOTH, recorded=True,
+            also=("img_size", "patch_size", "crop_size", "size", "roi")),
+    Setting("epochs", "integer", _at_least(1), "epochs of training",
+            also=("max_epochs", "num_epochs", "n_epochs")),
+    Setting("val_interval", "integer", _at_least(1, "epochs"), "epochs between two validations",
+            also=("val_every", "validation_interval")),
+    Setting("batch_size", "integer", _at_least(1, "cases"), "cases in a step",
+            also=("batch", "bs")),
+    Setting("crops_per_case", "integer", _at_least(1), "crops that a step takes of each case",
+            also=("num_samples", "crops")),
+    Setting("num_workers", "integer", _at_least(0), "processes that read data", KINDS, BOTH,
+            also=("workers", "n_workers")),
+    Setting("cache_rate", "number", Allowed("0 to 1", lambda value: 0 <= value <= 1), "share of "
+            "preprocessed cases that stays in memory", also=("cache",)),
+    Setting("learning_rate", "number", _POSITIVE, "largest rate of the one-cycle schedule",
+            also=("lr", "max_lr")),
+    Setting("encoder_learning_rate", "number or null", _NOT_NEGATIVE, "that of a "
+            "pre-trained encoder which is trained (`finetune`); null for the same", _SEG,
+            also=("encoder_lr",)),
+    Setting("weight_decay", "number", _NOT_NEGATIVE, "weight decay "
+            "of AdamW", _PRE),
+    Setting("amp", "boolean", _TRUTH, "bfloat16 where the device is faster in it", KINDS, BOTH,
+            also=("fp16", "bf16", "mixed_precision")),
+    Setting("acceleration", "text", _one_of("auto", "on", "off"), "faster blocks with the same "
+            "numbers; auto uses them on devices on which they were measured (the CPU)", KINDS, BOTH,
+            also=("accelerate",)),
+    Setting("compile", "boolean", _TRUTH, "`torch.compile`, where it works"),
+    Setting("activation_checkpointing", "boolean", _TRUTH, "less memory, more time", _SEG,
+            also=("gradient_checkpointing", "recompute")),
+    Setting("pretrained", "text or null", Allowed("a file, `none`", lambda value: value != ""),
+            "the encoder to start from; null looks for `models/encoder.safetensors` here and in "
+            "the neighbouring `mae_pretrain`", _SEG,
+            also=("encoder", "pretrained_encoder", "weights", "pretrain")),
+    Setting("resume", "boolean", _TRUTH, "resume an interrupted run: training from `last.ckpt`, "
+            "inference at the cases without a segmentation", KINDS, (TRAIN, SEGMENTING),
+            also=("continue", "restart")),
+    Setting("overwrite", "boolean", _TRUTH, "replace the model, or the segmentations, that are "
+            "there", KINDS, (TRAIN, SEGMENTING), also=("force", "replace")),
+    Setting("regime", "text", _one_of("baseline", "finetune", "frozen", "lora"), "what is trained",
+            _SEG, BOTH, recorded=True),
+    Setting("lora_rank", "integer", _at_least(1), "rank of each adapter", _SEG, BOTH, recorded=True,
+            also=("rank", "r", "lora_r")),
+    Setting("lora_alpha", "number", _POSITIVE, "numerator of the adapters' scale", _SEG, BOTH,
+            recorded=True, also=("alpha",)),
+    Setting("lora_scaling", "text", _one_of("rank_stabilised", "classical"), "scale alpha / "
+            "sqrt(rank) or alpha / rank", _SEG, BOTH, recorded=True, also=("scaling",)),
+    Setting("lora_targets", "list", Allowed("of `qkv`, `out_proj`, `linear1`, `linear2`",
+            _are_targets), "linear layers with adapters", _SEG, BOTH, recorded=True,
+            also=("targets", "target_modules")),
+    Setting("modality_dropout", "number", _SHARE, "probability of hiding a channel in training",
+            _SEG, also=("channel_dropout",)),
+    Setting("feature_size", "integer", _at_least(1), "features of the decoder's finest level", _SEG,
+            BOTH, recorded=True),
+    Setting("masking_ratio", "number", Allowed("between 0 and 1", lambda value: 0 < value < 1),
+            "share of patches that are hidden", _PRE, BOTH, recorded=True, also=("mask_ratio",)),
+    Setting("hidden_size", "integer", Allowed("a multiple of `num_heads`", lambda value: value > 0),
+            "width of a token", KINDS, BOTH, recorded=True, also=("embed_dim", "width")),
+    Setting("mlp_dim", "integer", _at_least(1), "width of a block's MLP", KINDS, BOTH,
+            recorded=True),
+    Setting("num_layers", "integer", _at_least(1), "transformer blocks", KINDS, BOTH, recorded=True,
+            also=("depth", "layers", "blocks")),
+    Setting("num_heads", "integer", _at_least(1), "attention heads per block", KINDS, BOTH,
+            recorded=True, also=("heads",)),
+    Setting("decoder_hidden_size", "integer", Allowed("a multiple of 6 and of `decoder_num_heads`",
+            lambda value: value > 0), "width of a token of the decoder", _PRE, BOTH, recorded=True),
+    Setting("decoder_mlp_dim", "integer", _at_least(1), "width of a decoder block's MLP", _PRE,
+            BOTH, recorded=True),
+    Setting("decoder_num_layers", "integer", _at_least(1), "decoder blocks", _PRE, BOTH,
+            recorded=True),
+    Setting("decoder_num_heads", "integer", _at_least(1), "attention heads per decoder block", _PRE,
+            BOTH, recorded=True),
+    Setting("sw_batch_size", "integer", _at_least(1), "sliding windows at a time", _SEG, BOTH),
+    Setting("sw_overlap", "number", _SHARE, "overlap of sliding windows, as a share", _SEG, BOTH,
+            also=("overlap",)),
+    Setting("output_ext", "text", _one_of(".nii.gz", ".nrrd", ".mha"), "format of the "
+            "segmentations", _SEG, (INFERENCE,), also=("format", "extension", "file_ending")),
 )  # fmt: skip
+NAMED = {setting.name: setting for setting in SETTINGS}
 
 
 def settings_of(kind: str, config: str | None = None) -> list[Setting]:
@@ -128,7 +288,35 @@ def settings_of(kind: str, config: str | None = None) -> list[Setting]:
         config: ``train`` or ``inference``; None for both.
     """
     own = [setting for setting in SETTINGS if kind in setting.kinds]
-    return [setting for setting in own if config is None or config in setting.configs]
+    return [s for s in own if config is None or {config, f"{kind} {config}"} & set(s.configs)]
+
+
+def check_values(values: Mapping[str, Any], where: str = "") -> None:
+    """Refuse settings of another type, out of range, or that do not go together.
+
+    Args:
+        values: settings by name; other names are let through.
+        where: what errors call the place of the values; by default the flags.
+
+    Raises:
+        ValueError: for the first such setting, in one sentence.
+    """
+    for name in values.keys() & NAMED.keys():
+        NAMED[name].check(values[name], f"{where}: {name}" if where else "")
+    for name, other, fits, words in TOGETHER:
+        if name in values and other in values and not fits(values[name], values[other]):
+            raise ValueError(
+                f"{where + ': ' if where else '--'}{name}: expected {words}, {values[other]}; "
+                f"got {values[name]}"
+            )
+
+
+TOGETHER: tuple[tuple[str, str, Callable[[Any, Any], bool], str], ...] = (
+    ("fold", "num_folds", lambda a, b: a < b, "one below num_folds"),
+    ("hidden_size", "num_heads", lambda a, b: a % b == 0, "a multiple of num_heads"),
+    ("decoder_hidden_size", "decoder_num_heads", lambda a, b: a % b == 0 and a % 6 == 0,
+     "a multiple of 6 and of decoder_num_heads"),
+)  # fmt: skip
 
 
 def settings_table(kind: str, defaults: dict[str, Any]) -> str:
@@ -139,11 +327,26 @@ def settings_table(kind: str, defaults: dict[str, Any]) -> str:
         defaults: values by name; a setting without one is found at the start.
     """
     rows = [
-        (f"`{s.name}`", _default(s.name, defaults), s.type, s.allowed, _meaning(s))
+        (f"`{s.name}`", _default(s.name, defaults), s.type, s.allowed.words, _meaning(s))
         for s in settings_of(kind)
     ]
     return "\n".join(_row(row) for row in (("Setting", "Default", "Type", "Allowed", "Meaning"),
                                            ("---",) * 5, *rows))  # fmt: skip
+
+
+def settings_text(kind: str, defaults: dict[str, Any], config: str | None = None) -> str:
+    """Lay the settings out for a terminal, as a command's help does.
+
+    Args:
+        kind: ``segmentation`` or ``pretraining``.
+        defaults: values by name; a setting without one is found at the start.
+        config: ``train`` or ``inference``; None for both.
+    """
+    lines = []
+    for s in settings_of(kind, config):
+        allowed = f"{s.type}: {s.allowed.words}; default {_default(s.name, defaults) or 'found'}"
+        lines += [f"--{s.name}", f"    {_meaning(s)}", f"    {allowed.replace('`', '')}"]
+    return "\n".join(lines)
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -7,9 +7,9 @@ expression, so a clear sentence about a broken file ends up in the middle of som
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -17,53 +17,77 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from lora_ext.bundles.flags import check_flags, running_workflow
+
 FULL = "LORA_EXT_TRACEBACK"  # set it to see tracebacks all the same
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGED_IN = PACKAGE.parent  # the bundle, where the package came in its zip
+_WORKER = "\nOriginal Traceback (most recent call last):\n"
+_WORKER_ERROR = re.compile(  # the innermost frame of a traceback, its code, and what was raised
+    r'^  File "(.+)", line \d+, in .*\n(?:    .*\n)*(?:ValueError|FloatingPointError): (.*)$', re.M
+)
 
 
 def start(
     device: object,
-    seed: int | None = None,
+    output_dir: str | os.PathLike[str],
+    ckpt_dir: str | os.PathLike[str],
     *,
+    seed: int | None = None,
     tracking: object = True,
-    output_dir: str | os.PathLike[str] = ".",
-    output_ext: str | None = None,
-    model: str | os.PathLike[str] | None = None,
+    trained: bool = False,
     distributed: bool = False,
+    resume: bool | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Start a run of a bundle: the one call of its ``initialize``.
 
-    What can be checked without reading data is checked here. Nothing else of the run happens here:
-    its handlers load the weights (`lora_ext.training.StartTraining`, `LoadModel`).
+    What can be checked without reading data is checked here, the flags in `settle` before. Nothing
+    else of the run happens here: its handlers load the weights (`lora_ext.training.StartTraining`,
+    `LoadModel`). Cases and engines require the config's ``started``, which is this call, so that no
+    run can do without it, whatever it was told to initialize.
 
     Args:
         device: where the network runs.
+        output_dir: the run's folder.
+        ckpt_dir: the folder of the models.
         seed: seed of the run's random numbers; None leaves them alone.
         tracking: the config's ``save_execute_config``, see `lora_ext.training.check_tracking`.
-        output_dir: the run's folder.
-        output_ext: the format of the segmentations that will be written, if any.
-        model: the ``model.pt`` that will be loaded, if any.
+        trained: whether the run uses the model in `ckpt_dir`, and trains none.
         distributed: whether torchrun started several processes.
+        resume: whether to go on with an interrupted run; None where that is not possible.
+        overwrite: whether files that are there may be replaced.
 
     Raises:
         ValueError: for a setting that cannot work, see above.
     """
-    plain_errors()
     from monai.utils import set_determinism
 
-    from lora_ext.images.image_file import check_output_ending
     from lora_ext.training import check_tracking, processes
+    from lora_ext.training.folders import prepare_folders
+    from lora_ext.training.stopping import end_by_signals
 
-    if output_ext is not None:
-        check_output_ending(output_ext)
+    end_by_signals(resume)
     check_tracking(tracking, output_dir)
-    if model is not None and not Path(model).is_file():
+    model = Path(ckpt_dir) / "model.pt"
+    if trained and not model.is_file():
         raise ValueError(f"{model}: no trained model there; run 'training' first, or set ckpt_dir")
     if distributed:
         processes.join(device)  # type: ignore[arg-type]
+    models = None if trained else ckpt_dir
+    prepare_folders(output_dir, models, resume=bool(resume), overwrite=overwrite)
     if seed is not None:
         set_determinism(seed=processes.own_seed(seed))
+
+
+def settle() -> None:
+    """Check what the run was given, before anything is read: what ``started`` requires.
+
+    Raises:
+        ValueError: see `check_flags`.
+    """
+    plain_errors()
+    check_flags()
 
 
 def plain_errors() -> None:
@@ -116,11 +140,14 @@ def user_error(error: BaseException) -> BaseException | None:
         error: the outermost exception.
 
     Returns:
-        The ``ValueError`` or ``FloatingPointError`` that ``lora_ext`` raised; ``None`` if none did.
+        The ``ValueError`` or ``FloatingPointError`` that ``lora_ext`` raised; one of the same words
+        where a data loader's worker process raised it; ``None`` if none did.
     """
     for link in _chain(error):
         if isinstance(link, (ValueError, FloatingPointError)) and _raised_here(link):
             return link
+        if sentence := _raised_in_worker(link):
+            return ValueError(sentence)
     return None
 
 
@@ -133,6 +160,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _raised_here(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and PACKAGE in Path(frames[-1].filename).resolve().parents
+
+
+def _raised_in_worker(error: BaseException) -> str | None:
+    """Find our sentence in the traceback that torch makes the message of a worker's error."""
+    for file, sentence in _WORKER_ERROR.findall(str(error)) if _WORKER in str(error) else ():
+        if PACKAGE in Path(file).resolve().parents:
+            return str(sentence)
+    return None
 
 
 def bundle_root(name: str) -> str:
@@ -152,29 +187,14 @@ def bundle_root(name: str) -> str:
     Raises:
         ValueError: if the bundle is found nowhere; ``--bundle_root`` then has to be given.
     """
-    running = _running_config_folder()
+    workflow = running_workflow()
     here = Path.cwd()
     candidates = [here / "bundles" / name, here, PACKAGED_IN]
-    if running is not None:
+    if workflow is not None:
+        running = workflow["config_root_path"].resolve()
         candidates.insert(0, running.parent if running.name == "configs" else running)
     for folder in candidates:
         if (folder / "configs" / "metadata.json").is_file():
             return str(folder.resolve())
     tried = ", ".join(str(folder) for folder in candidates)
     raise ValueError(f"bundle {name!r} is in none of {tried}; give --bundle_root")
-
-
-def _running_config_folder() -> Path | None:
-    """The config folder of the MONAI workflow among the callers, if there is one.
-
-    The package's only look at its callers' frames: MONAI has no other way to ask.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        # vars(), since a workflow's own attribute look-up may evaluate the config again
-        folder = getattr(caller, "__dict__", {}).get("config_root_path")
-        if isinstance(folder, Path):
-            return folder.resolve()
-        frame = frame.f_back
-    return None

@@ -22,6 +22,7 @@ def fold_cases(
     num_folds: int,
     split_seed: int,
     training_cases: int | None = None,
+    spacing: Sequence[float] | None = None,
     record: str | os.PathLike[str] | None = None,
 ) -> dict[str, list[Item]]:
     """List the training and the validation cases of one fold of a Decathlon task.
@@ -38,6 +39,7 @@ def fold_cases(
         split_seed: seed of the split, and of the draw of training cases.
         training_cases: how many of the fold's training cases to keep, see `draw_training_cases`;
             None keeps all. The validation cases stay the same.
+        spacing: the voxel size in mm that the images will be resampled to, see `check_cases`.
         record: JSON file that remembers which files passed the checks.
 
     Returns:
@@ -56,7 +58,13 @@ def fold_cases(
         case_item(name, cases[name].image, channels, cases[name].label)
         for name in (*training, *validation)
     ]
-    check_cases(items, channel_names=task.channels, label_values=task.labels, record=record)
+    check_cases(
+        items,
+        channel_names=task.channels,
+        label_values=task.labels,
+        spacing=spacing,
+        record=record,
+    )
     return {"training": items[: len(training)], "validation": items[len(training) :]}
 
 
@@ -64,6 +72,7 @@ def inference_cases(
     dataset_dir: str | os.PathLike[str],
     modalities: Sequence[str],
     *,
+    spacing: Sequence[float] | None = None,
     record: str | os.PathLike[str] | None = None,
 ) -> list[Item]:
     """List the images to segment, of a Decathlon task or of any folder of images.
@@ -75,6 +84,7 @@ def inference_cases(
     Args:
         dataset_dir: the task folder or the folder of images.
         modalities: names of the channels that the network takes, in its order.
+        spacing: the voxel size in mm that the images will be resampled to, see `check_cases`.
         record: JSON file that remembers which files passed the checks.
 
     Returns:
@@ -95,5 +105,5 @@ def inference_cases(
                 f"modalities: expected a list of names, each of them once, got {modalities!r}"
             )
         items = folder_items(root, names)
-    check_cases(items, channel_names=names, record=record)
+    check_cases(items, channel_names=names, spacing=spacing, record=record)
     return sorted(items, key=lambda item: item["case"])

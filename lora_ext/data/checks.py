@@ -7,10 +7,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import ignite.distributed as idist
 import numpy as np
@@ -18,7 +18,9 @@ from monai.utils import ensure_tuple
 from tqdm import tqdm
 
 from lora_ext.files import whole_file
-from lora_ext.images.image_file import ImageFile, check_same_grid
+from lora_ext.images.image_file import ImageFile, check_same_grid, two_places
+from lora_ext.images.limits import check_resampled, voxel_size
+from lora_ext.images.listing import counted
 from lora_ext.images.reader import files_of, open_image
 
 logger = logging.getLogger(__name__)
@@ -27,11 +29,22 @@ _QUIET = 4  # so few cases are read without a progress bar
 _THREADS = min(8, os.cpu_count() or 1)  # gzip lets go of the interpreter lock
 
 
+class Passed(TypedDict):
+    """What the record keeps of a case: its first image's header, and what its label map held."""
+
+    image: str
+    shape: Sequence[int]
+    voxel: Sequence[float]  # mm
+    label: str | None
+    labelled: bool
+
+
 def check_cases(
     items: Iterable[Mapping[str, Any]],
     *,
     channel_names: Sequence[str],
     label_values: Iterable[int] | None = None,
+    spacing: Sequence[float] | None = None,
     record: str | os.PathLike[str] | None = None,
 ) -> None:
     """Read every file of every case, and stop at the first bad case by name.
@@ -43,13 +56,15 @@ def check_cases(
             series) per channel.
         channel_names: names of the channels that a case's files hold, in their order.
         label_values: the values a label map may hold, background included; None for any integer.
+        spacing: the voxel size in mm that the images will be resampled to; None where they are not.
         record: JSON file that remembers the cases that passed, by path, size and time of change of
             their files and by what was checked; a changed file is read again. None reads all.
 
     Raises:
         ValueError: a missing or damaged file, another number of channels, a non-finite voxel, an
-            image and a label (or two channels' files) of different shape or affine, or a label
-            value that is not allowed.
+            image and a label (or two channels' files) of different shape or place, a label value
+            that is not allowed, nothing labelled in any case, or an image too large for the memory
+            at `spacing`.
     """
     names, values = tuple(channel_names), None if label_values is None else sorted({*label_values})
     with idist.one_rank_first():
@@ -59,18 +74,40 @@ def check_cases(
             for item in sorted(items, key=lambda item: item["case"])
         }
         pending = {key: item for key, item in keys.items() if key not in passed}
-        if not pending:
-            return
-        logger.info("reading %d cases to check them", len(pending))
-        hidden = len(pending) <= _QUIET or not sys.stderr.isatty()
         try:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                checks = pool.map(lambda item: _check_case(item, names, values), pending.values())
-                bar = tqdm(checks, "checking cases", len(pending), unit="case", disable=hidden)
-                for key, first_image in zip(pending, bar, strict=True):
-                    passed[key] = first_image
+            for key, found in _check_all(pending, names, values):
+                passed[key] = found
         finally:
-            _write_record(record, passed)
+            if pending:
+                _write_record(record, passed)
+        _check_together([passed[key] for key in keys], spacing, len(names))
+
+
+def _check_all(
+    pending: dict[str, Mapping[str, Any]], names: tuple[str, ...], values: list[int] | None
+) -> Iterator[tuple[str, Passed]]:
+    if not pending:
+        return
+    logger.info("reading %d cases to check them", len(pending))
+    hidden = len(pending) <= _QUIET or not sys.stderr.isatty()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        checks = pool.map(lambda item: _check_case(item, names, values), pending.values())
+        bar = tqdm(checks, "checking cases", len(pending), unit="case", disable=hidden)
+        yield from zip(pending, bar, strict=True)
+
+
+def _check_together(
+    cases: list[Passed], spacing: Sequence[float] | None, num_channels: int
+) -> None:
+    """Check what the cases' headers and labels amount to."""
+    for case in cases if spacing is not None else ():
+        check_resampled(case["image"], case["shape"], case["voxel"], spacing, num_channels)  # type: ignore[arg-type]
+    labelled = [case for case in cases if case["label"]]
+    if labelled and not any(case["labelled"] for case in labelled):
+        raise ValueError(
+            f"{labelled[0]['label']}: expected labels other than 0 in at least one case, got none "
+            f"in {counted(len(labelled), 'label map')}; nothing can be learnt or measured from them"
+        )
 
 
 def _record_key(item: Mapping[str, Any], num_channels: int, values: list[int] | None) -> str:
@@ -86,8 +123,10 @@ def _record_key(item: Mapping[str, Any], num_channels: int, values: list[int] | 
     return hashlib.sha256(json.dumps([files, labelled, num_channels, values]).encode()).hexdigest()
 
 
-def _check_case(item: Mapping[str, Any], names: tuple[str, ...], values: list[int] | None) -> str:
-    """Check one case and return the path of its first image."""
+def _check_case(
+    item: Mapping[str, Any], names: tuple[str, ...], values: list[int] | None
+) -> Passed:
+    """Check one case and return what is remembered of it."""
     images = [open_image(os.fspath(path)) for path in ensure_tuple(item["image"])]
     if len(images) not in (1, len(names)):
         raise ValueError(
@@ -96,27 +135,29 @@ def _check_case(item: Mapping[str, Any], names: tuple[str, ...], values: list[in
         )
     held = [names] if len(images) == 1 else [(name,) for name in names]
     files = list(zip(images, held, strict=True))
-    if "label" in item:
-        files.append((open_image(os.fspath(item["label"])), ("label",)))
+    label = open_image(os.fspath(item["label"])) if "label" in item else None
+    if label is not None:
+        files.append((label, ("label",)))
     for image, channels in files:
         _check_channels(image, channels)
         check_same_grid(images[0], image)
+        if remark := two_places(image):
+            logger.warning(remark)
     for image, channels in files[: len(images)]:
         _check_finite(image, channels)
-    for label, _ in files[len(images) :]:
-        _check_labels(label, values)
-    return images[0].path
+    return {
+        "image": images[0].path,
+        "shape": images[0].shape[:3],
+        "voxel": voxel_size(images[0].affine),
+        "label": label.path if label is not None else None,
+        "labelled": label is not None and _check_labels(label, values),
+    }
 
 
 def _check_channels(image: ImageFile, names: tuple[str, ...]) -> None:
-    if len(image.shape) not in (3, 4):
-        raise ValueError(
-            f"{image.path}: expected 3 dimensions, or 4 with the channels last, "
-            f"got the shape {image.shape}"
-        )
     if image.num_channels != len(names):
         raise ValueError(
-            f"{image.path}: expected {len(names)} channels ({', '.join(names)}), "
+            f"{image.path}: expected {counted(len(names), 'channel')} ({', '.join(names)}), "
             f"got {image.num_channels}"
         )
 
@@ -131,32 +172,46 @@ def _check_finite(image: ImageFile, names: tuple[str, ...]) -> None:
         for i, (count, name) in enumerate(zip(counts, names, strict=True))
         if count
     )
-    raise ValueError(f"{image.path}: expected finite voxels, got non-finite ones, {got}")
+    raise ValueError(
+        f"{image.path}: expected finite voxels, got non-finite ones, {got}; where they are "
+        "background, write the image again with numpy.nan_to_num"
+    )
 
 
-def _check_labels(label: ImageFile, values: list[int] | None) -> None:
-    found = np.unique(label.read())
-    wrong = found[found != np.round(found)] if values is None else np.setdiff1d(found, values)
-    if wrong.size:
-        listed = ", ".join(f"{value:g}" for value in wrong[:8].astype(float))
-        more = f" and {wrong.size - 8} more" if wrong.size > 8 else ""
+def _check_labels(label: ImageFile, values: list[int] | None) -> bool:
+    """Check the values of a label map, and tell whether there are others than 0."""
+    found, counts = np.unique(label.read(), return_counts=True)
+    wrong = found != np.round(found) if values is None else ~np.isin(found, values)
+    if wrong.any():
+        listed = [
+            f"{str(value).removesuffix('.0')} in {counted(count, 'voxel')}"
+            for value, count in zip(found[wrong][:8], counts[wrong], strict=False)
+        ]
+        more = f" and {wrong.sum() - 8} more values" if wrong.sum() > 8 else ""
         allowed = "an integer" if values is None else f"one of {', '.join(map(str, values))}"
-        raise ValueError(f"{label.path}: expected every label to be {allowed}, got {listed}{more}")
+        raise ValueError(
+            f"{label.path}: expected every label to be {allowed}, got {', '.join(listed)}{more}"
+        )
+    return bool(found.any())
 
 
-def _read_record(record: str | os.PathLike[str] | None) -> dict[str, str]:
+def _read_record(record: str | os.PathLike[str] | None) -> dict[str, Passed]:
     try:
         passed = json.loads(Path(record).read_text(encoding="utf-8"))["passed"] if record else {}
-        return dict(passed) if isinstance(passed, dict) else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {
+            key: case
+            for key, case in passed.items()
+            if case.keys() == Passed.__annotations__.keys()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # no record yet, or a damaged one: every case is read again
 
 
-def _write_record(record: str | os.PathLike[str] | None, passed: dict[str, str]) -> None:
+def _write_record(record: str | os.PathLike[str] | None, passed: dict[str, Passed]) -> None:
     if not record:
         return
     try:
         with whole_file(record) as draft:
             draft.write_text(json.dumps({"passed": passed}, indent=1), encoding="utf-8")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         logger.warning("%s: the checked cases could not be recorded (%s)", record, error)

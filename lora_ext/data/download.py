@@ -36,6 +36,7 @@ WAITS = (1.0, 2.0, 5.0, 10.0, 20.0)  # seconds before each new try
 TRY_AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP states that pass
 DROPPED = (URLError, ConnectionError, TimeoutError, http.client.HTTPException, ssl.SSLError)
 CHUNK = 1 << 16  # bytes read at a time
+LIMIT = 16 << 30  # bytes; the largest of the archives has 7.1 GiB
 HIDDEN = ("._", "__MACOSX")  # what macOS adds to an archive
 
 
@@ -105,7 +106,9 @@ def next_command(task: str, folder: Path) -> str:
     )
 
 
-def fetch(url: str, archive: Path, md5: str, *, waits: Sequence[float] = WAITS) -> None:
+def fetch(
+    url: str, archive: Path, md5: str, *, waits: Sequence[float] = WAITS, limit: int = LIMIT
+) -> None:
     """Download a file over HTTP, going on from ``<archive>.part`` if that is there.
 
     Args:
@@ -113,9 +116,11 @@ def fetch(url: str, archive: Path, md5: str, *, waits: Sequence[float] = WAITS) 
         archive: the file to write; it appears once it is complete and its checksum is right.
         md5: the expected MD5, 32 hexadecimal digits.
         waits: seconds to wait before each new try; tries that got further start the count anew.
+        limit: the most bytes to take, whatever the server says of the file's size, or keeps quiet.
 
     Raises:
-        ValueError: the server refuses, the checksum differs, or the disk is too small.
+        ValueError: the server refuses, the file is too large, the checksum differs, or the disk is
+            too small.
         ConnectionError: the connection dropped more often than `waits` allows.
     """
     part, version = _beside(archive)
@@ -123,7 +128,7 @@ def fetch(url: str, archive: Path, md5: str, *, waits: Sequence[float] = WAITS) 
     while True:
         before = _size(part)
         try:
-            _receive(url, archive)
+            _receive(url, archive, limit)
             break
         except DROPPED as error:
             failures = 1 if _size(part) > before else failures + 1
@@ -252,7 +257,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _receive(url: str, archive: Path) -> None:
+def _receive(url: str, archive: Path, limit: int) -> None:
     """Ask once for what is missing, and append it to the partial download."""
     part, version = _beside(archive)
     have = _size(part)
@@ -265,7 +270,7 @@ def _receive(url: str, archive: Path) -> None:
                 if _content_range(error.headers) == (None, have):
                     return  # nothing was missing
                 part.unlink()
-                return _receive(url, archive)
+                return _receive(url, archive, limit)
             if error.code in TRY_AGAIN:
                 raise ConnectionError(f"HTTP {error.code} {error.reason}") from error
             raise ValueError(
@@ -273,11 +278,11 @@ def _receive(url: str, archive: Path) -> None:
             ) from error
     with response:
         if have and response.status == 206 and _goes_on(response.headers, have, known):
-            return _append(response, archive, have)
+            return _append(response, archive, have, limit)
         part.unlink(missing_ok=True)  # first, so that no old part meets a new version
         if not have or response.status != 206:
-            return _append(response, archive, 0)
-    return _receive(url, archive)  # another part of the file than asked for
+            return _append(response, archive, 0, limit)
+    return _receive(url, archive, limit)  # another part of the file than asked for
 
 
 def _request(url: str, have: int, known: str | None) -> Request:
@@ -289,10 +294,11 @@ def _request(url: str, have: int, known: str | None) -> Request:
     return request
 
 
-def _append(response: Any, archive: Path, have: int) -> None:
+def _append(response: Any, archive: Path, have: int, limit: int) -> None:
     length = response.headers.get("Content-Length")
     total = _content_range(response.headers)[1] or (have + int(length) if length else None)
     part, version = _beside(archive)
+    _check_limit(archive, total or 0, limit)
     if total is not None:
         _check_space(part.parent, 2 * total - have, f"{archive.name}, packed and extracted")
     if not have:
@@ -306,10 +312,21 @@ def _append(response: Any, archive: Path, have: int) -> None:
     )
     with part.open("ab") as file, bar:
         while block := response.read(CHUNK):
+            _check_limit(archive, file.tell() + len(block), limit)
+            _check_space(part.parent, len(block), archive.name)
             file.write(block)
             bar.update(len(block))
     if total is not None and _size(part) < total:
         raise ConnectionError(f"closed at {_size(part)} of {total} bytes")
+
+
+def _check_limit(archive: Path, size: int, limit: int) -> None:
+    if size > limit:
+        _beside(archive)[0].unlink(missing_ok=True)
+        raise ValueError(
+            f"{archive.name}: expected at most {limit} bytes from the server, got {size} or more; "
+            "check the address"
+        )
 
 
 def _goes_on(headers: Message, have: int, known: str | None) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from lora_ext.data.task import Item, case_item
 from lora_ext.images.dicom import holds_dicom
 from lora_ext.images.image_file import ENDINGS, case_name, ending
+from lora_ext.images.listing import entries
 from lora_ext.images.reader import open_image
 
 logger = logging.getLogger(__name__)
@@ -37,11 +38,10 @@ def folder_items(root: Path, modalities: tuple[str, ...]) -> list[Item]:
         ValueError: no image, a missing channel, two files or folders for one channel of a case, or
             an image or DICOM series that belongs to no case.
     """
-    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     found: _Found = defaultdict(dict)
-    files = [path for path in entries if path.is_file() and ending(path)]
+    files = [path for path in entries(root) if path.is_file() and ending(path)]
     others = [path for path in files if not _add_file(found, path, modalities)]
-    _add_folders(found, [path for path in entries if path.is_dir()], modalities)
+    _add_folders(found, [path for path in entries(root) if path.is_dir()], modalities)
     _add_others(found, others, modalities)
     if not found:
         raise ValueError(
@@ -70,7 +70,7 @@ def _add_file(found: _Found, path: Path, modalities: tuple[str, ...]) -> bool:
 def _add_folders(found: _Found, folders: list[Path], modalities: tuple[str, ...]) -> None:
     others = [folder for folder in folders if not _add_folder(found, folder, modalities)]
     for folder in others:
-        if len(others) < len(folders) and not any(folder.iterdir()):
+        if len(others) < len(folders) and not entries(folder):
             raise ValueError(f"{folder}: found an empty folder beside those of other cases")
         logger.info("%s: ignored, it holds no DICOM series", folder)
 
@@ -78,7 +78,7 @@ def _add_folders(found: _Found, folders: list[Path], modalities: tuple[str, ...]
 def _add_folder(found: _Found, folder: Path, modalities: tuple[str, ...]) -> bool:
     """Add the series of a folder; return False if there are none."""
     by_name = {modality.lower(): modality for modality in modalities}
-    inner = sorted(path for path in folder.iterdir() if path.is_dir())
+    inner = [path for path in entries(folder) if path.is_dir()]
     series = [path for path in inner if path.name.lower() in by_name]
     for path in series:
         _add(found, folder.name, by_name[path.name.lower()], path)

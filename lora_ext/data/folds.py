@@ -31,12 +31,17 @@ def split_fold(
         The training names and the validation names, both sorted.
 
     Raises:
-        ValueError: a repeated name, or a fold or number of folds out of range.
+        ValueError: a repeated name, fewer than two, or a fold or number of folds out of range.
     """
     ordered = sorted(names)
     repeated = [name for name, count in Counter(ordered).items() if count > 1]
     if repeated:
         raise ValueError(f"expected each case name once, got {', '.join(repeated)} more than once")
+    if len(ordered) < 2:
+        raise ValueError(
+            "expected at least 2 cases, one to train on and one to validate on, got "
+            f"{len(ordered)}{''.join(f' ({name})' for name in ordered)}"
+        )
     if not 2 <= num_folds <= len(ordered):
         raise ValueError(
             f"num_folds: expected 2 to {len(ordered)}, the number of cases, got {num_folds}"

@@ -13,7 +13,9 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-from monai.utils import convert_to_dst_type
+from monai.utils import ImageMetaKey, convert_to_dst_type
+
+from lora_ext.images.listing import counted
 
 Regions = Mapping[str, Sequence[int]]
 
@@ -84,11 +86,17 @@ def labels_to_regions(label: torch.Tensor, regions: Regions) -> torch.Tensor:
         0/1 maps, (R, H, W, D) float32, in the mapping's order; a MetaTensor stays one.
 
     Raises:
-        ValueError: `label` has more than one channel.
+        ValueError: `label` has more than one channel, or values that are no whole numbers.
     """
     if label.shape[0] != 1:
         raise ValueError(f"label map: expected 1 channel, got {label.shape[0]}")
     plain = torch.as_tensor(label).as_subclass(torch.Tensor)[0]
+    if plain.is_floating_point() and (wrong := plain[plain != plain.round()]).numel():
+        name = getattr(label, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, "label map")
+        raise ValueError(
+            f"{name}: expected every label to be an integer, got {wrong[0].item()!r} in "
+            f"{counted(wrong.numel(), 'voxel')}; resample label maps with nearest neighbours"
+        )
     maps = [
         torch.isin(plain, torch.tensor(list(values), dtype=plain.dtype, device=plain.device))
         for values in regions.values()

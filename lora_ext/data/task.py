@@ -94,8 +94,8 @@ def read_task(
 
     Raises:
         ValueError: a missing folder, dataset.json, key or file; modalities, labels or case lists
-            that are not in the Decathlon's form; a case listed twice or both as training and as
-            test; a path that leaves the folder.
+            that are not in the Decathlon's form; a case or a file listed twice, or a case both as
+            training and as test; a path that leaves the folder.
     """
     root = Path(dataset_dir).expanduser().absolute()
     source = root / "dataset.json"
@@ -146,7 +146,9 @@ def _load(root: Path, source: Path) -> dict[str, Any]:
     if not source.is_file():
         raise ValueError(f"{root}: found no dataset.json; a Decathlon task folder must hold one")
     try:
-        content = json.loads(source.read_text(encoding="utf-8-sig"))
+        content = json.loads(source.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+    except RecursionError as error:
+        raise ValueError(f"{source}: expected a list of cases, got JSON nested too deep") from error
     except ValueError as error:
         raise ValueError(f"{source}: expected valid JSON, got an error ({error})") from error
     if not isinstance(content, dict):
@@ -160,6 +162,14 @@ def _load(root: Path, source: Path) -> dict[str, Any]:
             got = type(content[key]).__name__
             raise ValueError(f"{source}: expected a {kind.__name__} at {key!r}, got a {got}")
     return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of JSON's pairs; of two equal keys Python would keep the second in silence."""
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"the key {key!r} stands there {count} times")
+    return dict(pairs)
 
 
 def _channels(source: Path, modality: dict[str, str]) -> tuple[str, ...]:
@@ -216,3 +226,12 @@ def _check_listed_once(source: Path, cases: dict[str, tuple[CasePaths, ...]]) ->
                 )
     for name in sorted(lists["training"].keys() & lists["test"].keys()):
         raise ValueError(f"{source}: expected each case once, got {name} in training and in test")
+    files = Counter(
+        path for listed in cases.values() for c in listed for path in (c.image, c.label) if path
+    )
+    for path, count in files.items():
+        if count > 1:
+            raise ValueError(
+                f"{source}: expected each file once, got {path.relative_to(source.parent)} {count} "
+                "times; every image needs a label map of its own"
+            )

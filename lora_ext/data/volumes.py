@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from lora_ext.data.checks import check_cases
 from lora_ext.data.folds import split_fold
 from lora_ext.data.task import Item, case_item, read_task
 from lora_ext.images.image_file import ENDINGS, case_name, ending
+from lora_ext.images.listing import files_below, listed
 from lora_ext.images.reader import open_image
 
+logger = logging.getLogger(__name__)
+
 Patients = dict[str, list[Item]]  # volumes by patient
+MOST_CHANNELS = 4  # volumes in a file; more are a diffusion or a time series
+
+_LABELS = 128  # values; a label map has fewer
+_LABEL_MAP = re.compile("seg|label|mask", re.IGNORECASE)
+_PATIENT = "a first-level sub-folder of dataset_dir, or a file that lies in none"
 
 
 def fold_volumes(
@@ -21,6 +35,7 @@ def fold_volumes(
     fold: int,
     num_folds: int,
     split_seed: int,
+    spacing: Sequence[float] | None = None,
     record: str | os.PathLike[str] | None = None,
 ) -> dict[str, list[Item]]:
     """List the volumes to train on and the held-out volumes of one fold.
@@ -29,15 +44,17 @@ def fold_volumes(
     the split. The patients of a Decathlon task are its labelled cases, split exactly as
     `fold_cases` splits them: an encoder that was pre-trained with the same fold, number of folds
     and split_seed has never seen the segmentation's validation cases. Another folder is searched
-    with its sub-folders; tasks in it are split each on their own, and of the other files a patient
-    is a first-level sub-folder, or a file that lies in none. Every file is checked before the
-    items are returned, see `check_cases`.
+    with its sub-folders, linked ones too; tasks in it are split each on their own, and of the other
+    files a patient is a first-level sub-folder, or a file that lies in none. Of those files label
+    maps are left out, and of a series (more than `MOST_CHANNELS` volumes in a file) all but the
+    first volume. Every file is checked before the items are returned, see `check_cases`.
 
     Args:
         dataset_dir: a task folder, or any folder with NIfTI, NRRD or MetaImage files or tasks.
         fold: which fold is held out, 0 .. num_folds - 1.
         num_folds: number of folds.
         split_seed: seed of the split.
+        spacing: the voxel size in mm that the volumes will be resampled to, see `check_cases`.
         record: JSON file that remembers which files passed the checks.
 
     Returns:
@@ -49,11 +66,13 @@ def fold_volumes(
             patients than folds.
     """
     volumes: dict[str, list[Item]] = {"training": [], "validation": []}
-    for source, patients in _sources(dataset_dir, record).items():
+    for source, patients in _sources(dataset_dir, spacing, record).items():
         if len(patients) < num_folds:
             raise ValueError(
-                f"{source}: expected at least as many patients as num_folds, {num_folds}, "
-                f"got {len(patients)} ({', '.join(sorted(patients)[:4])})"
+                f"{source}: expected at least as many patients as --num_folds, {num_folds}, got "
+                f"{len(patients)} ({', '.join(sorted(patients)[:4])}); a patient is {_PATIENT}; "
+                "lower --num_folds or, where sub-folders are sources, link the patients' own "
+                "folders into one"
             )
         sides = split_fold(patients, fold, num_folds, split_seed)
         for side, names in zip(volumes, sides, strict=True):
@@ -62,12 +81,16 @@ def fold_volumes(
 
 
 def all_volumes(
-    dataset_dir: str | os.PathLike[str], *, record: str | os.PathLike[str] | None = None
+    dataset_dir: str | os.PathLike[str],
+    *,
+    spacing: Sequence[float] | None = None,
+    record: str | os.PathLike[str] | None = None,
 ) -> list[Item]:
     """List every volume that `fold_volumes` finds, unsplit.
 
     Args:
         dataset_dir: as for `fold_volumes`.
+        spacing: as for `fold_volumes`.
         record: JSON file that remembers which files passed the checks.
 
     Returns:
@@ -76,22 +99,25 @@ def all_volumes(
     Raises:
         ValueError: a bad dataset.json or file, or a folder without images.
     """
-    sources = _sources(dataset_dir, record).values()
+    sources = _sources(dataset_dir, spacing, record).values()
     return [item for patients in sources for name in sorted(patients) for item in patients[name]]
 
 
 def _sources(
-    dataset_dir: str | os.PathLike[str], record: str | os.PathLike[str] | None
+    dataset_dir: str | os.PathLike[str],
+    spacing: Sequence[float] | None,
+    record: str | os.PathLike[str] | None,
 ) -> dict[Path, Patients]:
     """Find the tasks at or below a folder and its other files, each with its patients' volumes."""
     root = Path(dataset_dir).expanduser().absolute()
-    paths = sorted(root.rglob("*"))
-    tasks = sorted(path.parent for path in paths if path.name == "dataset.json")
-    sources = {task: _task_volumes(task, record) for task in tasks}
-    files = [path for path in paths if ending(path) and path.is_file()]
-    loose = [path for path in files if not set(path.parents) & set(tasks)]
+    files = files_below(root)
+    check = partial(check_cases, spacing=spacing, record=record)
+    tasks = [path.parent for path in files if path.name == "dataset.json"]
+    sources = {task: _task_volumes(task, check) for task in tasks}
+    images = [path for path in files if ending(path) and not set(path.parents) & set(tasks)]
+    loose = _without_label_maps(images)
     if loose:
-        sources[root] = _folder_volumes(root, loose, record)
+        sources[root] = _folder_volumes(root, loose, check)
     if not sources:
         raise ValueError(
             f"{root}: found no image; dataset_dir must be a folder with files that end in "
@@ -100,10 +126,28 @@ def _sources(
     return sources
 
 
-def _task_volumes(root: Path, record: str | os.PathLike[str] | None) -> Patients:
+def _without_label_maps(files: list[Path]) -> list[Path]:
+    """Leave out the files that are label maps by their names and by their values."""
+    named = [path for path in files if _LABEL_MAP.search(f"{path.parent.name}/{path.name}")]
+    label_maps = [path for path in named if _holds_labels(path)]
+    if label_maps:
+        logger.info(
+            "%d files are left out as label maps (named seg, label or mask, with fewer than %d "
+            "whole numbers in them): %s",
+            *(len(label_maps), _LABELS, listed([path.name for path in label_maps])),
+        )
+    return [path for path in files if path not in set(label_maps)]
+
+
+def _holds_labels(path: Path) -> bool:
+    found = np.unique(open_image(str(path)).read())
+    return len(found) < _LABELS and bool((found == np.round(found)).all())
+
+
+def _task_volumes(root: Path, check: Callable[..., None]) -> Patients:
     task = read_task(root, on_disk=("training",))
     whole = [case_item(c.name, c.image, range(len(task.channels))) for c in task.training]
-    check_cases(whole, channel_names=task.channels, record=record)
+    check(whole, channel_names=task.channels)
     return {
         c.name: [
             case_item(f"{c.name}_{name}", c.image, [i]) for i, name in enumerate(task.channels)
@@ -112,17 +156,22 @@ def _task_volumes(root: Path, record: str | os.PathLike[str] | None) -> Patients
     }
 
 
-def _folder_volumes(
-    root: Path, files: list[Path], record: str | os.PathLike[str] | None
-) -> Patients:
+def _folder_volumes(root: Path, files: list[Path], check: Callable[..., None]) -> Patients:
     counts = {path: open_image(str(path)).num_channels for path in files}
     for count in sorted(set(counts.values())):  # check_cases takes files of one kind at a time
         same = [case_item(case_name(p), p, range(count)) for p in files if counts[p] == count]
-        check_cases(same, channel_names=[f"channel {i}" for i in range(count)], record=record)
+        check(same, channel_names=[f"channel {i}" for i in range(count)])
+    series = [path.name for path, count in counts.items() if count > MOST_CHANNELS]
+    if series:
+        logger.info(
+            "%d files hold a series of more than %d volumes; the first of each is taken: %s",
+            *(len(series), MOST_CHANNELS, listed(series)),
+        )
     patients: Patients = defaultdict(list)
     for path, count in counts.items():
         parts = path.relative_to(root).parts
         name = case_name("_".join(parts))
-        names = [f"{name}_{channel}" for channel in range(count)] if count > 1 else [name]
+        taken = range(count if count <= MOST_CHANNELS else 1)
+        names = [f"{name}_{channel}" for channel in taken] if count > 1 else [name]
         patients[parts[0]] += [case_item(n, path, [i]) for i, n in enumerate(names)]
     return dict(patients)

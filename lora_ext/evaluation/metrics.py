@@ -1,21 +1,24 @@
 """Dice, 95th percentile Hausdorff distance (HD95) and volumes, for one case and for many.
 
-Everything is computed from voxel counts of binary masks, except HD95, which is MONAI's.
+Everything is computed from voxel counts of binary masks, except HD95.
 `PooledDice` is the key metric of training.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from monai.metrics import CumulativeIterationMetric, compute_hausdorff_distance
+from monai.data import MetaTensor
+from monai.metrics import CumulativeIterationMetric
+from monai.metrics.utils import get_mask_edges
 from monai.utils import convert_to_tensor
+from scipy.spatial import KDTree
 
 EMPTY_RULE = (
     "Region empty in the ground truth: Dice is 1 when the prediction is empty too, else 0. "
@@ -85,44 +88,29 @@ def voxel_counts(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return torch.stack(counts, dim=-1)
 
 
-def hd95_mm(prediction: torch.Tensor, truth: torch.Tensor, spacing: Sequence[float]) -> list[float]:
+def hd95_mm(prediction: torch.Tensor, truth: torch.Tensor, axes: np.ndarray) -> list[float]:
     """Compute the 95th percentile Hausdorff distance of each region.
 
-    It is MONAI's: the larger of the two directed 95th percentiles of the distances between
-    border voxels.
+    The larger of the two directed 95th percentiles of the distances between border voxels, as in
+    MONAI's `compute_hausdorff_distance`, which knows no sheared axes.
 
     Args:
         prediction: boolean masks (R, H, W, D).
         truth: boolean masks of the same shape.
-        spacing: voxel size in mm along H, W and D.
+        axes: a step along H, W and D in mm, the columns of (3, 3).
 
     Returns:
         R values in mm: 0 where both masks are empty, NaN where exactly one is.
     """
     distances = []
-    # On the CPU the distances come from a k-d tree of border voxels, on every machine alike.
-    for predicted, true in zip(prediction.cpu(), truth.cpu(), strict=True):
-        if bool(predicted.any()) and bool(true.any()):
-            distances.append(_monai_hd95(predicted, true, spacing))
-        else:
-            distances.append(math.nan if bool((predicted | true).any()) else 0.0)
+    for predicted, true in zip(prediction.cpu().numpy(), truth.cpu().numpy(), strict=True):
+        if not predicted.any() or not true.any():
+            distances.append(math.nan if (predicted | true).any() else 0.0)
+            continue
+        first, second = (np.argwhere(edges) @ axes.T for edges in get_mask_edges(predicted, true))
+        directed = (KDTree(to).query(of)[0] for of, to in ((first, second), (second, first)))
+        distances.append(max(float(np.percentile(mm, 95)) for mm in directed))
     return distances
-
-
-def _monai_hd95(predicted: torch.Tensor, true: torch.Tensor, spacing: Sequence[float]) -> float:
-    with warnings.catch_warnings():
-        # MONAI 1.6.1 warns of an argument that it passes to itself.
-        warnings.filterwarnings(
-            "ignore", message=".*always_return_as_numpy", category=FutureWarning
-        )
-        hd95 = compute_hausdorff_distance(
-            predicted[None, None],
-            true[None, None],
-            include_background=True,
-            percentile=95,
-            spacing=list(spacing),
-        )
-    return float(hd95)
 
 
 @dataclass(frozen=True)
@@ -211,7 +199,8 @@ def case_metrics(
     Args:
         prediction: binary masks (R, H, W, D), the threshold already applied.
         truth: binary masks (R, H, W, D).
-        spacing: voxel size in mm along H, W and D.
+        spacing: voxel size in mm along H, W and D; where `truth` is a MetaTensor its affine says
+            more, since the axes of an image may be sheared.
         regions: the R region names in channel order, or a mapping with them as keys.
         case: the case's name.
 
@@ -230,8 +219,9 @@ def case_metrics(
         )
     size = _checked_spacing(spacing, case)
     counts = voxel_counts(predicted, true).tolist()
-    distances = hd95_mm(predicted, true, size)
-    voxel_ml = math.prod(size) / 1000.0
+    axes = truth.affine[:3, :3].cpu().numpy() if isinstance(truth, MetaTensor) else np.diag(size)
+    distances = hd95_mm(predicted, true, axes)
+    voxel_ml = abs(float(np.linalg.det(axes))) / 1000.0
     measured = {
         name: RegionMetrics(both, predicted_voxels, true_voxels, voxel_ml, distance)
         for name, (both, predicted_voxels, true_voxels), distance in zip(

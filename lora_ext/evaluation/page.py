@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -25,6 +26,10 @@ img { max-width: 100%; display: block; }
 <h1>{{ cases|length }} cases</h1>
 {% if encoder %}
 <p>Encoder: {{ encoder }}</p>
+{% endif %}
+{% if seen %}
+<p><strong>The network was trained on {{ seen|length }} of these cases ({{ seen|join(", ") }}): how
+well they are segmented says nothing about new patients.</strong></p>
 {% endif %}
 <table><tr><th></th><th>Dice</th><th>HD95 mm</th><th>HD95 undefined</th></tr>
 {% for name, region in total.regions.items() %}
@@ -63,13 +68,18 @@ img { max-width: 100%; display: block; }
 
 
 def figure_path(case: str) -> str:
-    """Return where a case's picture lies, relative to the report: valid for any case name."""
-    name = re.sub(r"[^\w.-]+", "_", case).lstrip(".") or "case"
+    """Return where a case's picture lies, relative to the report: its own for any case name."""
+    name = re.sub(r"[^\w.-]+", "_", case).lstrip(".")[:100] or "case"
+    if name != case:  # another case may come to the same name
+        name += f"-{hashlib.sha256(case.encode()).hexdigest()[:8]}"
     return f"figures/{name}.png"
 
 
 def write_page(
-    path: str | os.PathLike[str], cases: Sequence[CaseMetrics], encoder: str | None = None
+    path: str | os.PathLike[str],
+    cases: Sequence[CaseMetrics],
+    encoder: str | None = None,
+    seen: Sequence[str] = (),
 ) -> None:
     """Write the report: the means, all cases worst first, then each case with its picture.
 
@@ -77,6 +87,7 @@ def write_page(
         path: the HTML file to write; it shows the pictures that exist at `figure_path`.
         cases: the measured cases.
         encoder: what the network's encoder was trained from; None where that is unknown.
+        seen: names of cases that the network was trained on.
     """
     ranked = sorted(cases, key=lambda case: (case.pooled_dice, case.case))
     places = [figure_path(case.case) for case in ranked]
@@ -86,6 +97,7 @@ def write_page(
         cases=ranked,
         total=summary(cases),
         encoder=encoder,
+        seen=seen,
         rule=EMPTY_RULE,
         pictures=[place if (Path(path).parent / place).is_file() else "" for place in places],
     )

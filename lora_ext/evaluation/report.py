@@ -51,7 +51,8 @@ class CaseReport:
         figures: draw one figure per case.
         channel: index of the image channel that is drawn.
         channel_names: the image channels' names, for the figure.
-        network: its ``config`` tells which encoder it was trained from, which the report says.
+        network: its ``config`` tells which encoder it was trained from, and which of the cases it
+            was trained on, which the report says.
     """
 
     def __init__(
@@ -125,9 +126,10 @@ class CaseReport:
         if not cases:
             raise ValueError(f"{self.output_dir}: expected at least 1 evaluated case, got 0")
         write_csv(self.output_dir / "cases.csv", cases)
-        encoder = getattr(self.network, "config", {}).get("encoder")
-        write_json(self.output_dir / "metrics.json", cases, self.regions, encoder)
-        write_page(self.output_dir / "report.html", cases, encoder)
+        record = getattr(self.network, "config", {})
+        encoder, seen = record.get("encoder"), record.get("seen_in_training", [])
+        write_json(self.output_dir / "metrics.json", cases, self.regions, encoder, seen)
+        write_page(self.output_dir / "report.html", cases, encoder, seen)
         logger.info("%d cases, report in %s\n%s", len(cases), self.output_dir, text_table(cases))
         if encoder is not None:
             logger.info("encoder: %s", encoder)

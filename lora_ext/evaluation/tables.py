@@ -14,16 +14,21 @@ from lora_ext.data.regions import Regions
 from lora_ext.evaluation.metrics import EMPTY_RULE, CaseMetrics, case_table, summary
 from lora_ext.files import whole_file
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a formula may begin with
+
 
 def write_csv(path: str | os.PathLike[str], cases: Sequence[CaseMetrics]) -> None:
     """Write the `case_table`, one row per case and region; undefined values are empty.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
 
     Args:
         path: the file to write.
         cases: the measured cases.
     """
     with whole_file(path) as draft:
-        case_table(cases).to_csv(draft, index=False, lineterminator="\r\n")
+        table = case_table(cases).map(_as_text)
+        table.to_csv(draft, index=False, lineterminator="\r\n")
 
 
 def write_json(
@@ -31,17 +36,22 @@ def write_json(
     cases: Sequence[CaseMetrics],
     regions: Regions,
     encoder: str | None = None,
+    seen: Sequence[str] = (),
 ) -> None:
-    """Write `encoder`, `regions`, `empty_rule`, `summary` and `cases`; undefined values are null.
+    """Write what `report.html` shows, for programs; undefined values are null.
+
+    The keys are `encoder`, `seen_in_training`, `regions`, `empty_rule`, `summary` and `cases`.
 
     Args:
         path: the file to write.
         cases: the measured cases.
         regions: region name -> labels it is made of.
         encoder: what the network's encoder was trained from; None where that is unknown.
+        seen: names of cases that the network was trained on.
     """
     content = {
         "encoder": encoder,
+        "seen_in_training": list(seen),
         "regions": {name: list(labels) for name, labels in regions.items()},
         "empty_rule": EMPTY_RULE,
         "summary": summary(cases),
@@ -50,6 +60,10 @@ def write_json(
     with whole_file(path) as draft:
         text = json.dumps(without_nan(content), indent=2, allow_nan=False)
         draft.write_text(text + "\n", encoding="utf-8")
+
+
+def _as_text(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def text_table(cases: Sequence[CaseMetrics]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import itk
 import numpy as np
@@ -13,12 +12,14 @@ from monai.data import ITKReader
 
 from lora_ext.images.image_file import ImageFile, damaged
 from lora_ext.images.itk_file import itk_affine
+from lora_ext.images.listing import entries, files_below, listed
 
 _ONE_SERIES = "the slices of one DICOM series, one slice a file, and nothing else"
 _DESCRIPTION = "0008|103e"
 _PLANE_TOLERANCE = 1e-4  # mm per voxel
-_UNEVEN = 0.01  # of the distance between slices
-_ROUNDING = 0.01  # mm; positions are written as text
+_APART = 0.01  # mm; closer slices lie in one place
+_UNEVEN = 0.2  # of the distance between slices; a missing slice moves others by a third or more
+_ROUNDING = 0.1  # mm; positions are written as text, by some scanners with one decimal
 _SIDEWAYS = 0.1  # of a voxel
 
 
@@ -49,12 +50,12 @@ def series_files(folder: str) -> list[str]:
     Raises:
         ValueError: no file, or a folder beside the files.
     """
-    entries = sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
-    folders = [path.name for path in entries if path.is_dir()]
-    if folders or not entries:
-        found = f"the folders {_listed(folders)} in it" if folders else "no file"
-        raise ValueError(f"{folder}: expected {_ONE_SERIES}; got {found}")
-    return [str(path) for path in entries]
+    found = entries(folder)
+    folders = [path.name for path in found if path.is_dir()]
+    if folders or not found:
+        got = f"the folders {listed(folders)} in it" if folders else "no file"
+        raise ValueError(f"{folder}: expected {_ONE_SERIES}; got {got}")
+    return [str(path) for path in found]
 
 
 def holds_dicom(folder: str | os.PathLike[str]) -> bool:
@@ -67,12 +68,7 @@ def holds_dicom(folder: str | os.PathLike[str]) -> bool:
         Whether ITK can read one of its files as DICOM.
     """
     reader = itk.GDCMImageIO.New()
-    return any(
-        reader.CanReadFile(os.path.join(place, name))
-        for place, _, names in os.walk(folder)
-        for name in sorted(names)
-        if not name.startswith(".")
-    )
+    return any(reader.CanReadFile(str(path)) for path in files_below(folder))
 
 
 def open_series(folder: str) -> ImageFile:
@@ -122,7 +118,7 @@ def _check_one_series(folder: str, files: Sequence[str]) -> None:
     others = [name for name in map(os.path.basename, files) if name not in known]
     if others:
         raise ValueError(
-            f"{folder}: expected {_ONE_SERIES}; got no readable DICOM image in {_listed(others)}"
+            f"{folder}: expected {_ONE_SERIES}; got no readable DICOM image in {listed(others)}"
         )
     if len(series) > 1:
         found = " and ".join(
@@ -174,27 +170,34 @@ def _check_plane(first: _Slice, one: _Slice) -> None:
 
 def _check_gaps(slices: Sequence[_Slice], normal: np.ndarray) -> float:
     """Return the distance between slices in mm; an error names the two around the worst gap."""
-    gaps = np.diff([one.corner @ normal for one in slices])
+    places = np.array([one.corner @ normal for one in slices])
+    gaps = np.diff(places)
     usual = float(np.median(gaps))
-    worst = int(np.argmin(gaps)) if gaps.min() < _ROUNDING else int(np.argmax(abs(gaps - usual)))
+    # Each slice is compared with its place in the even stack that fits best: rounded positions make
+    # gaps of 0.6 and 0.7 mm and are none the less even.
+    numbers = np.arange(len(slices))
+    step, first = np.polyfit(numbers, places, 1)
+    uneven = np.abs(places - (first + step * numbers)).max() > max(_UNEVEN * usual, _APART)
+    worst = int(np.argmin(gaps)) if gaps.min() < _APART else int(np.argmax(abs(gaps - usual)))
     before, after = slices[worst].path, slices[worst + 1].path
-    if gaps[worst] < _ROUNDING:
+    if gaps[worst] < _APART:
         raise ValueError(
             f"{before}: expected one volume, each slice at a position of its own, got another "
             f"slice in the same place, {after}"
         )
-    if abs(gaps[worst] - usual) > max(_UNEVEN * usual, _ROUNDING):
+    if uneven:
         raise ValueError(
             f"{before}: expected {usual:.4g} mm to the next slice, as between the others, got "
             f"{gaps[worst]:.4g} mm to {after}: a slice is missing, or they are uneven"
         )
-    return float(gaps.mean())
+    return float(step)
 
 
 def _check_upright(folder: str, slices: Sequence[_Slice], normal: np.ndarray) -> None:
     offsets = np.array([one.corner - slices[0].corner for one in slices])
     sideways = np.linalg.norm(offsets - np.outer(offsets @ normal, normal), axis=1)
-    if sideways.max() > _SIDEWAYS * np.linalg.norm(slices[0].plane, axis=0).min():
+    voxel = np.linalg.norm(slices[0].plane, axis=0).min()
+    if sideways.max() > max(_SIDEWAYS * voxel, _ROUNDING):
         raise ValueError(
             f"{folder}: expected a stack at right angles to its slices, got one that shifts "
             f"sideways by {sideways.max():.4g} mm (a tilted gantry)"
@@ -207,7 +210,3 @@ def _voxels(folder: str, paths: list[str]) -> np.ndarray:
         return ITKReader().get_data(itk.imread(paths, itk.F))[0]
     except RuntimeError as error:
         raise damaged(folder, error) from error
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -9,17 +9,19 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
-NIFTI = (".nii.gz", ".nii")
+NIFTI = (".nii.gz", ".nii", ".hdr")
 NRRD = (".nrrd", ".nhdr")
 META_IMAGE = (".mha", ".mhd")
 ENDINGS = (*NIFTI, *NRRD, *META_IMAGE)
 OUTPUT_ENDINGS = (".nii.gz", ".nrrd", ".mha")  # one file each, compressed
 
-_ITK_PREFIX = re.compile(r"^.*?ITK ERROR: \w+\(0x[0-9a-f]+\): ")  # source file, line, address
-_GRID_TOLERANCE = 1e-3  # mm; formats round the same numbers in their own ways
+# ITK's source file, line and address
+_ITK_PREFIX = re.compile(r"^.*?ITK(::| )ERROR: \w+\(0x[0-9a-f]+\): ", re.IGNORECASE)
+_GRID_TOLERANCE = 0.1  # of a voxel; formats and programs round the same numbers in their own ways
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class ImageFile:
         shape: (H, W, D), or (H, W, D, C) with the channels last.
         affine: from voxel indices to mm, (4, 4), in RAS as nibabel has it.
         read: reads the voxels, of `shape`; raises ValueError if the file is damaged.
+        qform: a NIfTI's second affine, which is not used, where the header has both.
     """
 
     path: str
     shape: tuple[int, ...]
     affine: np.ndarray
     read: Callable[[], np.ndarray]
+    qform: np.ndarray | None = None
 
     @property
     def num_channels(self) -> int:
@@ -97,18 +101,56 @@ def check_same_grid(reference: ImageFile, image: ImageFile) -> None:
         image: the one to compare with it.
 
     Raises:
-        ValueError: another shape, or an affine that differs by more than 0.001 mm somewhere.
+        ValueError: another shape, or a corner voxel that is more than a tenth of a voxel away.
     """
     if image.shape[:3] != reference.shape[:3]:
         raise ValueError(
             f"{image.path}: expected the shape of {reference.path}, {_size(reference)}, "
             f"got {_size(image)}"
         )
-    if not np.allclose(image.affine, reference.affine, rtol=0, atol=_GRID_TOLERANCE):
-        expected, got = ((np.round(a.affine, 5) + 0.0).tolist() for a in (reference, image))
+    voxels, mm = displacement(reference, image.affine)
+    if voxels > _GRID_TOLERANCE:
         raise ValueError(
-            f"{image.path}: expected the affine of {reference.path}, {expected}, got {got}"
+            f"{image.path}: expected the affine of {reference.path}, got one that puts a corner "
+            f"{voxels:.4g} voxels ({mm:.4g} mm) elsewhere; up to {_GRID_TOLERANCE:g} voxels are "
+            "allowed, so resample one onto the other first"
         )
+
+
+def two_places(image: ImageFile) -> str:
+    """Say that a NIfTI's header has two affines that differ, if it has.
+
+    Args:
+        image: the image.
+
+    Returns:
+        A sentence; empty where there is nothing to say.
+    """
+    if image.qform is None:
+        return ""
+    voxels, mm = displacement(image, image.qform)
+    if voxels <= _GRID_TOLERANCE:
+        return ""
+    return (
+        f"{image.path}: sform and qform differ by up to {mm:.4g} mm; the sform is used, and a "
+        "viewer that takes the qform shows the image elsewhere"
+    )
+
+
+def displacement(reference: ImageFile, affine: np.ndarray) -> tuple[float, float]:
+    """Measure how far another affine moves the corner voxels of an image.
+
+    Args:
+        reference: the image; its affine has an inverse.
+        affine: the other affine, (4, 4).
+
+    Returns:
+        The largest distance along an axis in voxels of `reference`, and the largest distance in mm.
+    """
+    corners = np.array(list(product(*((0, size - 1) for size in reference.shape[:3]))))
+    moved = corners @ (affine - reference.affine)[:3, :3].T + (affine - reference.affine)[:3, 3]
+    voxels = moved @ np.linalg.inv(reference.affine[:3, :3]).T
+    return float(np.abs(voxels).max()), float(np.linalg.norm(moved, axis=1).max())
 
 
 def damaged(path: str, error: BaseException) -> ValueError:

@@ -18,9 +18,17 @@ from lora_ext.images.image_file import NRRD, ImageFile, damaged, ending
 _REAL_NUMBERS = ("scalar", "vector", "covariant_vector", "rgb", "rgba")
 _LPS = "left-posterior-superior"  # ITK has turned RAS and LAS into it
 _NRRD_END = re.compile(rb"\r?\n\r?\n")
-_NRRD_DATA = re.compile(rb"^data ?file: *(.+?)[ \t\r]*$", re.IGNORECASE | re.MULTILINE)
+_NRRD_DATA = re.compile(
+    rb"(?:^|\r)data ?file:[ \t]*([^\r\n]+?)[ \t\r]*$", re.IGNORECASE | re.MULTILINE
+)
 _NRRD_GZIP = re.compile(rb"^encoding: *gz", re.IGNORECASE | re.MULTILINE)
-_META_DATA = re.compile(rb"^ElementDataFile *= *(.+?)[ \t\r]*$", re.MULTILINE)
+_META_DATA = re.compile(
+    rb"(?:^|\r)\s*ElementDataFile[ \t]*[=:][ \t]*([^\r\n]+?)[ \t\r]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NRRD_UNITS = re.compile(rb"^space units: *(.*\S)", re.IGNORECASE | re.MULTILINE)
+_META_UNITS = re.compile(rb"^DistanceUnits *= *(.*\S)", re.IGNORECASE | re.MULTILINE)
+_MM = re.compile(r"[\s\"?]*(?:(mm|millimet(er|re)s?)[\s\"?]*)*", re.IGNORECASE)  # ? is unknown
 _META_ZLIB = re.compile(rb"^CompressedData *= *True", re.MULTILINE)
 _HEADER = 1 << 16  # bytes that hold any header
 _CHUNK = 1 << 20  # bytes
@@ -33,10 +41,11 @@ class _Layout:
     data: str | None
     start: int
     compressed: bool
+    units: str
 
 
 def open_itk(path: str) -> ImageFile:
-    """Open an NRRD or MetaImage file.
+    """Open an NRRD or MetaImage file; its data file, if it has one, was looked at by `data_file`.
 
     Channels are the components of each voxel (an NRRD axis of kind ``list`` or ``vector``,
     MetaImage's ``ElementNumberOfChannels``), or the last of four axes.
@@ -48,9 +57,12 @@ def open_itk(path: str) -> ImageFile:
         The image; its voxels are read as float32.
 
     Raises:
-        ValueError: a file that ITK cannot read, voxels that are no real numbers, or an NRRD whose
-            axes or patient space are uncertain.
+        ValueError: a file that ITK cannot read, lengths in another unit than mm, voxels that are no
+            real numbers, or an NRRD whose axes or patient space are uncertain.
     """
+    units = _layout(path).units
+    if not _MM.fullmatch(units):
+        raise ValueError(f"{path}: expected lengths in mm, got {units}; convert the header to mm")
     try:
         header = itk.ImageIOFactory.CreateImageIO(path, itk.CommonEnums.IOFileMode_ReadMode)
         if header is None:
@@ -98,12 +110,23 @@ def data_file(path: str) -> str | None:
         is no such header.
 
     Raises:
-        ValueError: the header names a list or a pattern of files.
+        ValueError: the header names a list or a pattern of files, or a file that does not lie
+            beside it: a header from elsewhere could name any file of this machine.
     """
     name = _layout(path).data
-    if name is not None and (name.startswith("LIST") or "%" in name):
+    if name is None:
+        return None
+    if name.startswith("LIST") or "%" in name:
         raise ValueError(f"{path}: expected the name of one data file, got the entry {name!r}")
-    return None if name is None else os.path.join(os.path.dirname(path), name)
+    folder = os.path.dirname(path)
+    data = os.path.join(folder, os.path.normpath(name))
+    places = (os.path.realpath(folder), os.path.dirname(os.path.realpath(path)))
+    if os.path.dirname(data) != folder or os.path.dirname(os.path.realpath(data)) not in places:
+        raise ValueError(
+            f"{path}: expected a data file in the header's own folder, got the entry {name!r}; "
+            "move it there and change the entry"
+        )
+    return data
 
 
 def _check_nrrd(path: str, header: Any) -> None:
@@ -152,12 +175,22 @@ def _layout(path: str) -> _Layout:
         header = file.read(_HEADER)
     if ending(path) in NRRD:
         end = _NRRD_END.search(header)
+        if end is None and len(header) == _HEADER:
+            raise damaged(path, ValueError("its header has no end"))
         header = header[: end.start() + 1] if end else header
         match, start = _NRRD_DATA.search(header), end.end() if end else 0
-        compressed = _NRRD_GZIP.search(header) is not None
+        compressed, units = _NRRD_GZIP.search(header) is not None, _NRRD_UNITS.search(header)
     else:
         match = _META_DATA.search(header)
-        start = header.find(b"\n", match.start()) + 1 if match else 0
+        if match is None:
+            raise damaged(path, ValueError("its header has no ElementDataFile"))
+        start = header.find(b"\n", match.start(1)) + 1
         compressed = _META_ZLIB.search(header[:start]) is not None
+        units = _META_UNITS.search(header[:start])
     name = os.fsdecode(match[1]) if match else "LOCAL"
-    return _Layout(None if name == "LOCAL" else name, start, compressed)
+    return _Layout(
+        None if name.upper() == "LOCAL" else name,
+        start,
+        compressed,
+        units[1].decode(errors="replace") if units else "",
+    )

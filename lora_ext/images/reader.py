@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from monai.config import PathLike
-from monai.data import ImageReader, NibabelReader
+from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from lora_ext.images.dicom import open_series, series_files
 from lora_ext.images.image_file import ENDINGS, NIFTI, ImageFile, check_same_grid, ending
 from lora_ext.images.itk_file import data_file, open_itk
-from lora_ext.images.nifti import open_nifti
+from lora_ext.images.limits import check_header, readable_voxels
+from lora_ext.images.nifti import image_file, open_nifti
 
 
 def open_image(path: str) -> ImageFile:
@@ -24,20 +26,35 @@ def open_image(path: str) -> ImageFile:
         path: a NIfTI, NRRD or MetaImage file, or the folder of a DICOM series.
 
     Returns:
-        The image.
+        The image. Values that all are within 0.001 of whole numbers are read as these, see
+        `readable_voxels`.
 
     Raises:
-        ValueError: a file of another format or one that cannot be read, or a folder that is not
-            exactly one whole series.
+        ValueError: no such file, a file of another format or one that cannot be read, a header that
+            claims what cannot be (see `check_header`), or a folder that is not exactly one whole
+            series.
     """
     if os.path.isdir(path):
-        return open_series(path)
-    if not ending(path):
+        image = open_series(path)
+    elif not ending(path):
         raise ValueError(
             f"{path}: expected a file that ends in {', '.join(ENDINGS)} or the folder of a DICOM "
             "series, got another ending"
         )
-    return open_nifti(path) if ending(path) in NIFTI else open_itk(path)
+    else:
+        for part in files_of(path):
+            if not os.path.isfile(part):
+                raise ValueError(_missing(path, part))
+        image = open_nifti(path) if ending(path) in NIFTI else open_itk(path)
+    check_header(image, sum(os.path.getsize(part) for part in files_of(path)))
+    return replace(image, read=lambda: readable_voxels(path, image.read()))
+
+
+def _missing(path: str, part: str) -> str:
+    if part == path:
+        return f"{path}: found no such file"
+    name = os.path.basename(part)
+    return f"{path}: found no data file {name} beside it, which holds its voxels; copy it there"
 
 
 def files_of(path: str) -> list[str]:
@@ -47,7 +64,8 @@ def files_of(path: str) -> list[str]:
         path: as for `open_image`.
 
     Returns:
-        The file itself, with the data file that its header names; or a series' files.
+        The file itself, with the data file that its header names or that a .hdr file has; or a
+        series' files.
 
     Raises:
         ValueError: a series' folder that is empty or holds folders, or a header that names a list
@@ -55,14 +73,16 @@ def files_of(path: str) -> list[str]:
     """
     if os.path.isdir(path):
         return series_files(path)
-    if ending(path) in NIFTI or not os.path.isfile(path):
+    if not os.path.isfile(path):
         return [path]
+    if ending(path) in NIFTI:
+        return sorted({path, image_file(path)})
     data = data_file(path)
     return [path] if data is None else [path, data]
 
 
 class VolumeReader(ImageReader):
-    """Read NIfTI as ``NibabelReader`` does, and every other format through `open_image`.
+    """Read every format through `open_image`.
 
     MONAI chooses one reader for all files of a case, by any part of their names and by what happens
     to be installed. This one looks at each file's ending, so that the channels of a case may come
@@ -101,9 +121,6 @@ class VolumeReader(ImageReader):
 
 
 def _load(path: str) -> tuple[np.ndarray, dict[str, Any]]:
-    if ending(path) in NIFTI and os.path.isfile(path):
-        nifti = NibabelReader()
-        return nifti.get_data(nifti.read(path))
     image = open_image(path)
     # In the precision of NIfTI: MONAI lays the grid of an oblique image that it resamples from
     # its corner or its centre, and the last digits of the affine decide.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
+import itk
+import numpy as np
 from monai.config import PathLike
 from monai.data import ImageWriter, ITKWriter, NibabelWriter
 
+from lora_ext.files import whole_file
 from lora_ext.images.image_file import NIFTI, check_output_ending
 
 
@@ -20,6 +24,15 @@ class _AsIs(ImageWriter):
     """
 
     data_obj: Any
+
+    def write(self, filename: PathLike, verbose: bool = False, **kwargs: Any) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            ValueError: if the disk is full, or the file cannot be read back.
+        """
+        with whole_file(filename) as draft:
+            super().write(draft, verbose=verbose, **kwargs)
 
     def set_data_array(
         self,
@@ -45,12 +58,21 @@ class NiftiWriter(_AsIs, NibabelWriter):
     """MONAI's ``NibabelWriter`` without resampling."""
 
 
-class ITKFileWriter(_AsIs, ITKWriter):
-    """MONAI's ``ITKWriter`` without resampling, compressing."""
+class _ReadBack(ITKWriter):
+    """Compress, and read back what was written: ITK keeps quiet about a full disk."""
 
     def write(self, filename: PathLike, verbose: bool = False, **kwargs: Any) -> None:
-        """Write the file, see ``monai.data.ITKWriter``."""
         super().write(filename, verbose=verbose, **{"compression": True, **kwargs})
+        try:
+            found = itk.array_from_image(itk.imread(str(filename)))
+        except RuntimeError as error:
+            raise OSError(errno.EIO, "a truncated file") from error
+        if not np.array_equal(found, itk.array_view_from_image(self.data_obj)):
+            raise OSError(errno.EIO, "other voxels than were to be written")
+
+
+class ITKFileWriter(_AsIs, _ReadBack):
+    """MONAI's ``ITKWriter`` without resampling, compressing."""
 
 
 def segmentation_writer(output_ext: str) -> type[ImageWriter]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 # Constructor arguments that are settings of other names in a bundle.
 FLAGS = {"img_size": "roi_size", "in_channels": "modalities", "out_channels": "regions"}
 # What can differ between training and use without changing what the network computes.
-FREE = ("regime", "modality_dropout", "modalities", "encoder")
+FREE = ("regime", "modality_dropout", "modalities", "encoder")  # modalities are compared apart
 KEY = "config"  # in the metadata of a state dict
+SHOWN = 3  # of a list in a sentence
 
 
 def misfit(made: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
@@ -35,15 +36,28 @@ def misfit(made: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     """
     ours = json.loads(json.dumps(config))
     adapters = made.get("regime") == "lora" or ours.get("regime") == "lora"
-    names = [k for k in made if k not in FREE and (adapters or not k.startswith("lora_"))]
-    wrong = [k for k in names if made[k] != ours.get(k)]
+    shared = made.keys() & ours.keys()  # a record says more than a network's arguments
+    names = [k for k in ours if k in shared and k not in FREE]
+    wrong = [k for k in names if made[k] != ours[k] and (adapters or not k.startswith("lora_"))]
     if made.get("modalities") != ours.get("modalities"):
         wrong.append("modalities")
     if not wrong:
         return None
-    flags = " ".join(f'--{FLAGS.get(k, k)} "{made[k]}"' for k in wrong)
+    if len(wrong) > SHOWN:
+        differing = few([f"{k} {made.get(k)}" for k in wrong])
+        return (
+            f"was trained with other settings than this network's ({differing}); give the model of "
+            "this bundle, or pass the settings in the network.json beside it"
+        )
+    flags = " ".join(f'--{FLAGS.get(k, k)} "{made.get(k)}"' for k in wrong)
     found = ", ".join(f"{k}={ours.get(k)}" for k in wrong)
     return f"was trained with other settings than this network's ({found}); pass {flags}"
+
+
+def few(names: Sequence[str]) -> str:
+    """The first few names of a list, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def with_record(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -84,8 +98,18 @@ def refuse_misfit(
     found = misfit(made, config)
     if found is not None:
         lists[-1].append(f"the file {found}")
-    elif "encoder" in made:
-        vars(network)["config"]["encoder"] = made["encoder"]
+    else:
+        keep_record(vars(network)["config"], made)
+
+
+def keep_record(config: dict[str, Any], made: Mapping[str, Any]) -> None:
+    """Let a network say where its weights come from, in place.
+
+    Args:
+        config: what the network says of itself.
+        made: the record of the model that was loaded into it.
+    """
+    config.update({k: v for k, v in made.items() if k not in config or k == "encoder"})
 
 
 def default_names(channels: int) -> list[str]:

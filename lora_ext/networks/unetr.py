@@ -21,6 +21,7 @@ from lora_ext.networks.config import default_names, refuse_misfit
 from lora_ext.networks.decoder import UNETRDecoder
 from lora_ext.networks.encoder import ChannelEncoder
 from lora_ext.networks.fusion import ChannelFusion
+from lora_ext.networks.loading import refuse_no_weights
 from lora_ext.networks.lora import add_channel_lora, check_scaling
 from lora_ext.networks.regimes import apply_regime, get_regime
 
@@ -102,6 +103,7 @@ class ChannelLoRAUNETR(nn.Module):
         if encoder is not None:
             self.config["encoder"] = encoder
         self.register_load_state_dict_pre_hook(refuse_misfit)
+        self.register_load_state_dict_pre_hook(refuse_no_weights)
         self.modality_dropout = modality_dropout
         self.encoder = ChannelEncoder(
             names, img_size, hidden_size=hidden_size, mlp_dim=mlp_dim, num_layers=num_layers,

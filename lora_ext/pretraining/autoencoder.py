@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from lora_ext.networks.config import refuse_misfit
 from lora_ext.networks.encoder import PATCH_SIZE
+from lora_ext.networks.loading import refuse_no_weights
 
 SINCOS_MULTIPLE = 6  # a sine and a cosine for each of three axes
 
@@ -78,6 +79,7 @@ class VolumeAutoEncoder(MaskedAutoEncoderViT):
             super().__init__(in_channels=1, patch_size=PATCH_SIZE, **config)
         self.config = config
         self.register_load_state_dict_pre_hook(refuse_misfit)
+        self.register_load_state_dict_pre_hook(refuse_no_weights)
         embed = self.decoder_embed
         self.decoder_embed = _FullPrecisionLinear(embed.in_features, embed.out_features)
         for block in (*self.blocks, *self.decoder_blocks):

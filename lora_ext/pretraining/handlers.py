@@ -18,6 +18,7 @@ from monai.handlers import TensorBoardHandler
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lora_ext.evaluation.page import figure_path
 from lora_ext.figures.overlay import save_figure
 from lora_ext.figures.reconstruction import reconstruction_figure
 from lora_ext.files import whole_file
@@ -92,8 +93,6 @@ class BestEncoder(BestModel):
 class PretrainingLog(TrainingLog):
     """A progress bar with the loss, a line per epoch, and the held-out loss after validation.
 
-    A loss that is not finite ends the run with an error, since nothing useful can follow.
-
     Args:
         validator: the evaluator that the trainer runs.
         optimizer: to show the learning rate.
@@ -130,7 +129,7 @@ class ReconstructionPanels(TensorBoardHandler):
 
     def __init__(self, output_dir: str | os.PathLike[str], limit: int = 4) -> None:
         super().__init__(log_dir=os.fspath(output_dir))
-        self.folder = Path(output_dir) / "figures"
+        self.output_dir = Path(output_dir)
         self.limit = limit
         self.drawn = 0
 
@@ -150,7 +149,7 @@ class ReconstructionPanels(TensorBoardHandler):
             one = slice(index, index + 1)
             case = batch["case"][index] if "case" in batch else f"volume {self.drawn}"
             figure = _reconstruction(volumes[one], patches[one], mask[one], case)
-            save_figure(figure, self.folder / f"{case}.png")
+            save_figure(figure, self.output_dir / figure_path(case))
             if self.drawn == 0:
                 self._writer.add_figure("reconstruction", figure, engine.state.epoch)
                 self._writer.flush()

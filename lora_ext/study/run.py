@@ -226,7 +226,8 @@ def _process(
         watch(line)
 
     log = folder / f"{kind}.log"
-    flags = ("--resume", "True") if resume else ()
+    anew = ("--overwrite", "True") if kind == "training" else ()  # what is there is no more use
+    flags = ("--resume", "True") if resume else anew
     try:
         status = run_process([*argv, *flags], log, follow, append=resume, keep_open=keep_open)
     finally:

@@ -4,7 +4,7 @@ from lora_ext.training.checkpoints import BestModel, LastCheckpoint
 from lora_ext.training.log import OverlayPanels, TrainingLog
 from lora_ext.training.loss import RegionDiceCELoss
 from lora_ext.training.rates import param_groups
-from lora_ext.training.starting import LoadModel, StartTraining
+from lora_ext.training.starting import LoadModel, StartTraining, training_record
 from lora_ext.training.tracking import RunRecord, check_tracking
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "TrainingLog",
     "check_tracking",
     "param_groups",
+    "training_record",
 ]

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from torch import nn
 
 from lora_ext.files import whole_file
 from lora_ext.networks.regimes import get_regime
+from lora_ext.training.divergence import FiniteTraining
+from lora_ext.training.restoring import check_records, check_state, read_state, restore
 from lora_ext.weights import save_adapter, save_model
 
 if TYPE_CHECKING:
@@ -68,6 +71,8 @@ class BestModel:
 class LastCheckpoint:
     """Write ``last.ckpt`` after every few epochs and, when asked to, start from it.
 
+    A training whose loss or weights are no longer finite ends before it is written.
+
     Args:
         ckpt_dir: folder of ``last.ckpt``.
         objects: what to save and restore, by name: network, optimizer, scheduler.
@@ -95,35 +100,36 @@ class LastCheckpoint:
         """Listen to a MONAI trainer. Attach it last, so that it saves what the others did."""
         if self.resume:
             engine.add_event_handler(Events.STARTED, self.load)
+        for thing in self.objects.values():
+            if isinstance(thing, nn.Module):
+                FiniteTraining(thing, self.path.parent).attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def load(self, engine: Engine) -> None:
         """Restore everything from ``last.ckpt``, or say that there is none.
 
         Raises:
-            ValueError: if the run there was for another number of epochs or of steps per epoch,
-                since its learning rate schedule then does not fit, or if several processes find
-                different files.
+            ValueError: if the file cannot be read or is of another network or optimizer, if the run
+                there was for another number of epochs or of steps per epoch, since its learning
+                rate schedule then does not fit, or if several processes find different files. The
+                network is then as it was.
         """
         state = self._read()
         if state is None:
             logger.info("nothing to resume in %s: starting anew", self.path.parent)
             return
+        check_records(state, self.objects, self.path)
+        check_state(state, self.objects, self.path)
         self._check_schedule(state, engine)
-        for name, thing in self.objects.items():
-            thing.load_state_dict(state[name])
-            if name in state["encoders"]:
-                thing.config["encoder"] = state["encoders"][name]
+        restore(state, self.objects, self.path)
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         best: Any = self.validator.state  # MONAI adds the best metric to it
         best.best_metric, best.best_metric_epoch = state["best_metric"], state["best_metric_epoch"]
-        if idist.get_rank() == 0:  # any other process would draw this one's crops again
-            torch.set_rng_state(state["torch_rng"])
         logger.info("resumed from %s after epoch %d", self.path, state["epoch"])
 
     def _read(self) -> dict[str, Any] | None:
         found = self.path.is_file()
-        state = torch.load(self.path, map_location="cpu", weights_only=True) if found else None
+        state = read_state(self.path) if found else None
         epochs: Any = idist.all_gather(state["epoch"] if state else 0)
         if len(set(epochs)) > 1:
             raise ValueError(
@@ -158,15 +164,14 @@ class LastCheckpoint:
         if idist.get_rank() > 0:
             return
         state = {name: thing.state_dict() for name, thing in self.objects.items()}
-        configs = {name: getattr(thing, "config", {}) for name, thing in self.objects.items()}
+        networks = {name: thing for name, thing in self.objects.items() if hasattr(thing, "config")}
         state |= {
-            "encoders": {k: c["encoder"] for k, c in configs.items() if "encoder" in c},
+            "records": {name: dict(network.config) for name, network in networks.items()},
             "epoch": epoch,
             "iteration": engine.state.iteration,
             "max_epochs": max_epochs,
             "best_metric": best.best_metric,
             "best_metric_epoch": best.best_metric_epoch,
-            "torch_rng": torch.get_rng_state(),
         }
         with whole_file(self.path) as draft:
             torch.save(state, draft)

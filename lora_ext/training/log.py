@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 class TrainingLog:
     """A progress bar with the loss, a line per epoch, and Dice per region after validation.
 
-    A loss that is not finite ends the run with an error, since nothing useful can follow.
+    A run whose model finds nothing in any validation says so in the end.
 
     Args:
         validator: the evaluator that the trainer runs.
@@ -54,23 +53,17 @@ class TrainingLog:
             engine, output_transform=lambda output: {"loss": _loss(output)}
         )
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._check_loss)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
+        engine.add_event_handler(Events.COMPLETED, self._end_training)
         ProgressBar(desc="validation", disable=None).attach(self.validator)
         self.validator.add_event_handler(Events.COMPLETED, self._end_validation, engine)
 
     def _begin_epoch(self, engine: Engine) -> None:
         self.losses, self.started = [], time.perf_counter()
 
-    def _check_loss(self, engine: Engine) -> None:
-        loss = _loss(engine.state.output)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} in epoch {engine.state.epoch}, iteration "
-                f"{engine.state.iteration}; lower --learning_rate (now "
-                f"{self.optimizer.param_groups[0]['lr']:.2g})"
-            )
-        self.losses.append(loss)
+    def _keep_loss(self, engine: Engine) -> None:
+        self.losses.append(_loss(engine.state.output))
 
     def _end_epoch(self, engine: Engine) -> None:
         logger.info(
@@ -98,6 +91,15 @@ class TrainingLog:
                 f"{name} {dice:.4f}" for name, dice in zip(self.regions, regions, strict=True)
             ),
         )
+
+    def _end_training(self) -> None:
+        best = getattr(self.validator.state, "best_metric", None)  # also of before a resumption
+        if self.regions and best == 0:
+            logger.warning(
+                "Dice was 0 for every region in all validations, so the model finds nothing: train "
+                "for more epochs, lower --learning_rate, or look whether images and labels match "
+                "(--regions, and --spacing times --roi_size against the size of the organ)"
+            )
 
 
 class OverlayPanels(TensorBoardHandler):

@@ -5,22 +5,51 @@ These are handlers, and not entries of ``initialize``, so that no run can do wit
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import random
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import ignite.distributed as idist
+import numpy as np
+import torch
 from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
 from monai.handlers import CheckpointLoader
 
+import lora_ext
+from lora_ext.images.image_file import case_name
+from lora_ext.training.folders import check_no_model
 from lora_ext.training.processes import check_shares
+from lora_ext.training.stopping import tell_progress_of
 from lora_ext.weights import load_model, start_encoder
-
-if TYPE_CHECKING:
-    from lora_ext.networks import ChannelLoRAUNETR
+from lora_ext.weights.reading import read_tensors
 
 logger = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "monai", "numpy")  # whose versions a record says
+
+
+def training_record(cases: Any, **settings: Any) -> dict[str, Any]:
+    """Make the part of a model's record that its training knows.
+
+    Args:
+        cases: what is trained on, as a data set lists it; their names are recorded.
+        **settings: the settings of the training, by name.
+
+    Returns:
+        The record, as JSON can hold it.
+    """
+    record = {
+        **settings,
+        "trained_on": [_name(item) for item in cases],
+        "versions": {"lora_ext": lora_ext.__version__} | {name: version(name) for name in PACKAGES},
+    }
+    return json.loads(json.dumps(record))
 
 
 class StartTraining:
@@ -29,49 +58,86 @@ class StartTraining:
     A trainer that has MONAI's ``CheckpointLoader`` continues from the whole model that it
     loads; the encoder then stays as loaded, and the model is validated before the first epoch.
 
+    Every epoch begins with a seed of its own, and every process and data worker too: order, crops
+    and dropout of an epoch are the same in a run that was resumed.
+
     Args:
         validator: the evaluator that the trainer runs.
-        network: the network; None where there is no encoder to start from (pre-training).
+        network: the network; one without a regime (pre-training) has no encoder to start from.
+        record: what the training knows of the model, see `training_record`; it goes where the
+            network's ``config`` goes.
         pretrained: see `start_encoder`.
         ckpt_dir: see `start_encoder`.
         bundle_root: see `start_encoder`.
+        seed: the run's seed; None leaves random numbers alone.
+        replace: whether a model in `ckpt_dir` may be replaced.
     """
 
     def __init__(
         self,
         validator: Engine,
-        network: ChannelLoRAUNETR | None = None,
+        network: Any,
+        record: Mapping[str, Any] | None = None,
         pretrained: str | None = None,
         ckpt_dir: str | os.PathLike[str] | None = None,
         bundle_root: str | os.PathLike[str] | None = None,
+        seed: int | None = None,
+        replace: bool = True,
     ) -> None:
         self.validator = validator
         self.network = network
+        self.record = dict(record or {})
         self.places = (pretrained, ckpt_dir, bundle_root)
+        self.seed = seed
+        self.guarded = None if replace else ckpt_dir
 
     def attach(self, engine: Engine) -> None:
-        """Listen to a MONAI trainer. Attach it before what restores an interrupted run."""
+        """Listen to a MONAI trainer. Attach it before what restores an interrupted run.
+
+        Raises:
+            ValueError: if there is a ``CheckpointLoader`` whose file cannot be read; it would not
+                say so in one sentence.
+        """
+        for loader in _loaders(engine):
+            read_tensors(loader.load_path)
+        tell_progress_of(engine)
         engine.add_event_handler(Events.STARTED, self.begin)
+        if self.seed is not None:
+            engine.add_event_handler(Events.EPOCH_STARTED, self.seed_epoch)
 
     def begin(self, engine: Engine) -> None:
         """Check the cases and load the encoder.
 
         Raises:
-            ValueError: without a validation case for every process, or if the encoder does not fit.
+            ValueError: in a folder that holds a model, without a validation case for every process,
+                or if the encoder does not fit.
         """
+        if self.guarded is not None and not _loaders(engine):
+            check_no_model(self.guarded)
         held_out = _check_validation(self.validator)
+        segments = hasattr(self.network, "regime")
         logger.info(
             "%d training %s, %d for validation (%s)",
-            len(_items(engine)), "cases" if self.network else "volumes", len(held_out),
+            len(_items(engine)), "cases" if segments else "volumes", len(held_out),
             _shown(held_out),
         )  # fmt: skip
-        if self.network is None:
+        self.network.config.update(self.record)
+        if not segments:
             return
-        if _loads_a_model(engine):
+        if _loaders(engine):
             logger.info("continuing from the whole model that CheckpointLoader loads")
             engine.add_event_handler(Events.EPOCH_STARTED(once=1), self._validate)
         else:
             start_encoder(self.network, *self.places)
+
+    def seed_epoch(self, engine: Any) -> None:
+        """Seed what draws in an epoch: torch, with it the data workers, and the transforms."""
+        words = np.random.SeedSequence([self.seed, idist.get_rank(), engine.state.epoch])
+        number = int(words.generate_state(1)[0])
+        random.seed(number)
+        np.random.seed(number)
+        torch.manual_seed(number)
+        set_rnd(engine.data_loader.dataset, number)
 
     def _validate(self) -> None:
         self.validator.run(0)  # type: ignore[arg-type]  # a MONAI evaluator takes the epoch
@@ -91,6 +157,7 @@ class LoadModel:
 
     def attach(self, engine: Engine) -> None:
         """Listen to a MONAI evaluator."""
+        tell_progress_of(engine)
         engine.add_event_handler(Events.STARTED, self.load)
 
     def load(self, engine: Engine) -> None:
@@ -102,6 +169,11 @@ class LoadModel:
         items = _check_validation(engine)
         load_model(self.network, self.path)
         logger.info("model of %s, %d cases (%s)", self.path, len(items), _shown(items))
+        config = self.network.config
+        seen = sorted(set(config.get("trained_on", [])) & {_name(item) for item in items})
+        if seen:
+            logger.warning(_SEEN, len(seen), len(items), _listed(seen))
+        config["seen_in_training"] = seen
 
 
 def _items(engine: Any) -> Sequence[Any]:
@@ -120,14 +192,29 @@ def _check_validation(validator: Any) -> Sequence[Any]:
     return items
 
 
+_SEEN = (
+    "%d of %d cases were TRAINED ON (%s): how well they are segmented says nothing about new "
+    "patients; leave --fold, --num_folds and --split_seed out to score the cases that were held out"
+)
+
+
+def _name(item: Any) -> str:
+    """A case's name as the record has it."""
+    if not isinstance(item, Mapping):
+        return str(item)
+    image = item.get("image")
+    first = image[0] if isinstance(image, (list, tuple)) else image
+    return str(item.get("case") or case_name(first if isinstance(first, str) else str(first)))
+
+
 def _shown(items: Sequence[Any]) -> str:
-    names = [
-        str(item.get("case", item.get("image"))) if isinstance(item, Mapping) else str(item)
-        for item in items[:4]
-    ]
-    return ", ".join(names) + (", ..." if len(items) > 4 else "")
+    return _listed([_name(item) for item in items])
 
 
-def _loads_a_model(engine: Engine) -> bool:
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def _loaders(engine: Engine) -> list[CheckpointLoader]:
     listeners = engine._event_handlers.get(Events.STARTED, [])
-    return any(isinstance(listener, CheckpointLoader) for listener, *_ in listeners)
+    return [listener for listener, *_ in listeners if isinstance(listener, CheckpointLoader)]

@@ -23,6 +23,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler
 
 import lora_ext
+from lora_ext.weights import trained_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,11 +78,12 @@ def executed_config(config: object, output_dir: str | os.PathLike[str]) -> Path 
     return path if path.is_file() else None
 
 
-def run_settings(path: Path) -> dict[str, Any]:
+def run_settings(path: Path, ckpt_dir: str | os.PathLike[str] = ".") -> dict[str, Any]:
     """Read the settings out of an executed config: its literal top-level values.
 
     Args:
         path: a config that MONAI wrote.
+        ckpt_dir: folder of the model; what a run takes from its record is a setting too.
 
     Returns:
         The settings by name, with ``bundle`` and ``bundle_version``. Expressions, references and
@@ -90,6 +92,8 @@ def run_settings(path: Path) -> dict[str, Any]:
     config = json.loads(path.read_text(encoding="utf-8"))
     meta = config.get("_meta_", {})
     settings = {"bundle": meta.get("name"), "bundle_version": meta.get("version")}
+    if "trained" in config:
+        settings |= trained_settings(ckpt_dir, config["trained"]["default"])
     return settings | {k: v for k, v in config.items() if k not in NO_SETTINGS and _literal(v)}
 
 
@@ -126,7 +130,7 @@ TRAINING = "training"
 TRAINING_SETTINGS = {
     "training_cases", "epochs", "val_interval", "batch_size", "crops_per_case", "cache_rate",
     "learning_rate", "encoder_learning_rate", "weight_decay", "compile", "activation_checkpointing",
-    "pretrained", "resume", "modality_dropout",
+    "pretrained", "resume", "overwrite", "modality_dropout",
 }  # fmt: skip
 
 
@@ -197,7 +201,7 @@ class RunRecord:
         state: Any = engine.state
         network = engine.network  # type: ignore[attr-defined]  # a MONAI engine
         sizes = [(p.numel(), p.requires_grad) for p in network.parameters()]
-        settings = {} if self.config is None else run_settings(self.config)
+        settings = {} if self.config is None else run_settings(self.config, self.ckpt_dir)
         if self.task != TRAINING:
             settings = {k: v for k, v in settings.items() if k not in TRAINING_SETTINGS}
         return {

@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from lora_ext.files import whole_file
+from lora_ext.networks.config import few
 from lora_ext.networks.regimes import REGIMES, parameter_parts
-from lora_ext.weights.reading import read_metadata, read_tensors
+from lora_ext.weights.reading import check_weights, json_object, read_metadata, read_tensors
 
 if TYPE_CHECKING:
     from lora_ext.networks.unetr import ChannelLoRAUNETR
@@ -77,26 +79,43 @@ def load_adapter(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> Non
         path: a file that `save_adapter` wrote.
 
     Raises:
-        ValueError: if it is no adapter file, was made for another encoder, or does not fit.
+        ValueError: if it cannot be read, is no adapter file, was made for another encoder, does
+            not fit, or holds what is no weight; the network is then as it was.
     """
     tensors, metadata = read_tensors(path), read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        found = metadata.get("format")
-        raise ValueError(f"{path}: not an adapter file; format is {found!r}, not {FORMAT!r}")
     targets = adapter_tensors(network)
-    made = json.loads(metadata["network"])
-    wrong = {k: v for k, v in made.items() if k != "encoder" and network.config.get(k) != v}
-    fits = tensors.keys() == targets.keys() and all(
-        tensors[k].shape == targets[k].shape for k in targets
-    )
-    adapters = REGIMES[network.regime].adapters
-    unseen = {k for k in wrong if k in UNSEEN and (adapters or not k.startswith("lora_"))}
-    if not fits or unseen:
-        raise ValueError(f"{path}: made for a network with {wrong}; this one differs there")
-    if metadata["encoder_sha256"] != encoder_fingerprint(network):
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: not an adapter file; its format is {metadata.get('format')!r}, expected "
+            f"{FORMAT!r}: give the adapter.safetensors of a training"
+        )
+    made = json_object(metadata.get("network", ""), f"{path}, its metadata")
+    _check_made_for(network, made, _fits(tensors, targets), path)
+    if metadata.get("encoder_sha256") != encoder_fingerprint(network):
         raise ValueError(
             f"{path}: trained on another encoder than this network holds; load that encoder first"
         )
+    check_weights(tensors, targets, path)
     with torch.no_grad():
         for key, target in targets.items():
             target.copy_(tensors[key])
+
+
+def _check_made_for(
+    network: ChannelLoRAUNETR, made: Mapping[str, Any], fits: bool, path: str | os.PathLike[str]
+) -> None:
+    """Refuse the adapters of a network that was built otherwise, its settings in the message."""
+    adapters = REGIMES[network.regime].adapters
+    wrong = {k: v for k, v in made.items() if k != "encoder" and network.config.get(k) != v}
+    unseen = {k for k in wrong if k in UNSEEN and (adapters or not k.startswith("lora_"))}
+    if unseen or not fits:
+        shown = few([f"{k} {v!r}" for k, v in wrong.items() if not fits or k in unseen])
+        raise ValueError(
+            f"{path}: made for a network with {shown or 'other tensors'}; this one differs there, "
+            "so build it with the settings that the adapters were trained with"
+        )
+
+
+def _fits(tensors: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> bool:
+    shapes = {key: target.shape for key, target in targets.items()}
+    return {key: tensor.shape for key, tensor in tensors.items()} == shapes

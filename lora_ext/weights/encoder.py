@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from lora_ext.files import whole_file
 from lora_ext.networks.encoder import PATCH_SIZE, ChannelEncoder
+from lora_ext.networks.loading import check_weight
 from lora_ext.networks.regimes import parameter_parts
 from lora_ext.weights.layouts import (
     Resampling,
@@ -149,16 +150,18 @@ def load_encoder(
     Raises:
         ValueError: if the file has no ViT blocks or several sets of them, if its sizes differ from
             the network's, if a weight of the patch embedding or of a block is missing, has another
-            shape or would be lost, or if the position embeddings cannot be resampled.
+            shape, is no finite number or would be lost, or if the position embeddings cannot be
+            resampled. The network is then as it was.
     """
     source, skipped = vit_tensors(read_tensors(path), path)
     facts, targets = encoder_facts(path), _encoder_weights(network)
     ours = {**vit_sizes(targets), "attention heads": network.config["num_heads"]}
-    check_sizes({**vit_sizes(source), **_heads(facts)}, ours, path)
+    check_sizes({**vit_sizes(source), **_heads(facts, path)}, ours, path)
     resampled = None
     if POSITIONS in source:
-        if source_img_size is None and "img_size" in facts:
-            source_img_size = json.loads(facts["img_size"])
+        check_weight(POSITIONS, source[POSITIONS], targets[POSITIONS], path)
+        if source_img_size is None:
+            source_img_size = _img_size(facts, path)
         grid = [size // PATCH_SIZE for size in network.encoder.img_size]
         positions, resampled = fit_positions(source[POSITIONS], grid, source_img_size, path)
         source[POSITIONS] = positions
@@ -177,8 +180,31 @@ def _encoder_weights(network: ChannelLoRAUNETR) -> dict[str, nn.Parameter]:
     return {k: p for k, p in network.encoder.named_parameters() if id(p) in base}
 
 
-def _heads(facts: dict[str, str]) -> dict[str, Any]:
-    return {"attention heads": int(facts["num_heads"])} if "num_heads" in facts else {}
+def _heads(facts: dict[str, str], path: str | os.PathLike[str]) -> dict[str, Any]:
+    if "num_heads" not in facts:
+        return {}
+    if not facts["num_heads"].isdecimal():
+        raise ValueError(_wrong_fact("num_heads", facts, "a whole number", path))
+    return {"attention heads": int(facts["num_heads"])}
+
+
+def _img_size(facts: dict[str, str], path: str | os.PathLike[str]) -> list[int] | None:
+    """The input size in voxels that an encoder file was made for, if it says so."""
+    if "img_size" not in facts:
+        return None
+    size = re.fullmatch(r"\[(\d{1,6}), ?(\d{1,6}), ?(\d{1,6})\]", facts["img_size"])
+    if size is None:
+        raise ValueError(_wrong_fact("img_size", facts, "three whole numbers in brackets", path))
+    return [int(voxels) for voxels in size.groups()]
+
+
+def _wrong_fact(
+    name: str, facts: dict[str, str], expected: str, path: str | os.PathLike[str]
+) -> str:
+    return (
+        f"{path}: found {name} {facts[name][:40]!r} in its metadata; expected {expected}: copy the "
+        "file again, or write it with save_encoder"
+    )
 
 
 def _kinds(keys: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lora_ext.networks.encoder import PATCH_SIZE
+from lora_ext.weights.reading import check_weights
 
 ANCHOR = "blocks.0.norm1.weight"  # every MONAI ViT has it, once
 FINAL_NORM = re.compile(r"^blocks\.\d+\.(weight|bias)$")
@@ -60,7 +61,7 @@ def check_keys(
     path: str | os.PathLike[str],
     may_be_missing: Collection[str] = (),
 ) -> None:
-    """Refuse a ViT that would lose a weight of its blocks, lacks one, or has another shape.
+    """Refuse a ViT that would lose a weight of its blocks, lacks one, or has one that cannot be.
 
     Args:
         source: a ViT's tensors, as `vit_tensors` gives them.
@@ -77,12 +78,7 @@ def check_keys(
         raise ValueError(
             f"{path}: lacks {len(missing)} encoder weights, the first is {missing[0]!r}"
         )
-    for key, target in targets.items():
-        if key in source and source[key].shape != target.shape:
-            raise ValueError(
-                f"{path}: {key!r} has shape {list(source[key].shape)}; "
-                f"the encoder needs {list(target.shape)}"
-            )
+    check_weights(source, targets, path)
 
 
 def _check_no_block_weight_is_lost(
@@ -131,12 +127,13 @@ def vit_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         without those whose tensors are missing. The number of heads leaves no trace in a tensor.
     """
     blocks = {k.split(".")[1] for k in tensors if k.startswith("blocks.")}
-    sizes: dict[str, Any] = {"hidden size": tensors[ANCHOR].shape[0], "depth": len(blocks)}
+    sizes: dict[str, Any] = {"hidden size": tensors[ANCHOR].numel(), "depth": len(blocks)}
     if MLP in tensors:
-        sizes["MLP width"] = tensors[MLP].shape[0]
+        sizes["MLP width"] = next(iter(tensors[MLP].shape), 1)
     if CONVOLUTION in tensors:
         shape = list(tensors[CONVOLUTION].shape)
-        sizes |= {"patch embedding": "conv", "patch size": shape[2:], "input channels": shape[1]}
+        sizes |= {"patch embedding": "conv", "patch size": shape[2:]}
+        sizes["input channels"] = next(iter(shape[1:]), 1)
     elif PERCEPTRON in tensors:
         sizes["patch embedding"] = "perceptron"
     return sizes
@@ -185,8 +182,13 @@ def fit_positions(
         Position embeddings (1, patches of `grid`, hidden), and the two grids where they differ.
 
     Raises:
-        ValueError: if their number fits no grid.
+        ValueError: if their shape is another, or their number fits no grid.
     """
+    if positions.ndim != 3 or len(positions) != 1:
+        raise ValueError(
+            f"{path}: position embeddings have shape {list(positions.shape)}; expected [1, patches,"
+            " hidden size]: save them so"
+        )
     grid, count = list(grid), positions.shape[1]
     source = _source_grid(count, grid, source_img_size)
     patches = source[0] * source[1] * source[2]

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from lora_ext.files import whole_file
-from lora_ext.networks.config import misfit, with_record
-from lora_ext.weights.reading import read_tensors
+from lora_ext.networks.config import few, keep_record, misfit, with_record
+from lora_ext.weights.reading import check_weights, read_json, read_tensors, record_inside
+from lora_ext.weights.record import COPY
 
 
 class Configured(Protocol):
@@ -36,7 +39,7 @@ def save_model(network: Configured, path: str | os.PathLike[str]) -> None:
         network: the network to save.
         path: the file to write, loadable with ``weights_only=True`` and ``strict=True``.
     """
-    with whole_file(Path(path).with_name("network.json")) as draft:
+    with whole_file(Path(path).with_name(COPY)) as draft:
         draft.write_text(json.dumps(network.config, indent=2) + "\n", encoding="utf-8")
     with whole_file(path) as draft:
         tensors = {k: v.cpu() for k, v in network.state_dict().items()}
@@ -51,23 +54,33 @@ def load_model(network: Configured, path: str | os.PathLike[str]) -> None:
         path: a file that `save_model` or MONAI's ``CheckpointSaver`` wrote.
 
     Raises:
-        ValueError: if the file is missing, or was made by a network built otherwise; the message
-            then lists the flags to pass.
+        ValueError: if the file cannot be read, holds what is no weight, or was made by a network
+            built otherwise; the message then lists the flags to pass. The network is then as it
+            was.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise ValueError(f"{path}: no trained model there; run 'training' first, or set ckpt_dir")
     tensors = read_tensors(path)
-    record = Path(path).with_name("network.json")
-    if record.is_file():
-        made = json.loads(record.read_text(encoding="utf-8"))
+    beside = Path(path).with_name(COPY)
+    records = [record_inside(tensors), read_json(beside) if beside.is_file() else None]
+    for made in filter(None, records):
         found = misfit(made, network.config)
         if found is not None:
             raise ValueError(f"{path}: {found}")
-        network.config["encoder"] = made.get("encoder")
-    try:
-        network.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:3]]
+    targets = network.state_dict()
+    _check_names(tensors, targets, path)
+    check_weights(tensors, targets, path)
+    network.load_state_dict(tensors, strict=True)
+    keep_record(network.config, next(filter(None, records), {}))
+
+
+def _check_names(
+    tensors: Mapping[str, Tensor], targets: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> None:
+    lacking, foreign = sorted(targets.keys() - tensors.keys()), sorted(tensors.keys() - targets)
+    if lacking or foreign:
+        wrong = [f"lacks {few(lacking)}"] * bool(lacking) + [f"has {few(foreign)}"] * bool(foreign)
         raise ValueError(
-            f"{path}: does not fit this network, which has {network.config}: {' '.join(lines)}"
-        ) from error
+            f"{path}: does not fit this network: it {', and '.join(wrong)}; give the model of this "
+            "bundle, and the settings that it was trained with"
+        )

@@ -38,10 +38,15 @@ def start_encoder(
         bundle_root: see `find_encoder`.
 
     Raises:
-        ValueError: if the regime starts at random and an encoder was given, or if the file does not
-            fit.
+        ValueError: if the regime starts at random and an encoder was given, or if the file cannot
+            be read or does not fit.
     """
     network.config["encoder"] = RANDOM
+    if pretrained is not None and not str(pretrained).strip():
+        raise ValueError(
+            "--pretrained: found an empty path; expected a file of weights, or none for random "
+            "weights: name one, or leave --pretrained out"
+        )
     at_random = str(pretrained).lower() == "none" and pretrained is not None
     if not get_regime(network.regime).pretrained:
         if pretrained is not None and not at_random:

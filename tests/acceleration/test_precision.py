@@ -60,3 +60,23 @@ def test_output_of_several_parts_is_left_as_it_is():
 
 def test_a_device_of_another_kind_has_no_fast_bfloat16():
     assert not device.has_fast_bfloat16("meta")
+
+
+def test_training_in_bfloat16_learns_what_one_in_float32_does(small_network, monkeypatch):
+    monkeypatch.setattr("lora_ext.acceleration.has_fast_bfloat16", lambda device: True)
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(1, 2, 32, 32, 16, generator=generator)
+    truth = (image[:, [0, 1, 0]] > 0).float()
+    curves = {}
+    for amp in (False, True):
+        trained = accelerate(small_network(), "cpu", "off", amp=amp)
+        optimizer = torch.optim.Adam(trained.trainable_parameters(), lr=1e-3)
+        curves[amp] = []
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(trained(image), truth)
+            loss.backward()
+            optimizer.step()
+            curves[amp].append(loss.item())
+    assert curves[True] == pytest.approx(curves[False], rel=0.05)
+    assert curves[True][-1] < 0.9 * curves[True][0]

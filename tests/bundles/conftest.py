@@ -103,12 +103,14 @@ def run_workflow(root, tmp_path):
             for part in ("configs", "docs"):
                 shutil.copytree(root / "bundles" / name / part, bundle / part)
         configs = bundle / "configs"
+        again = {"overwrite": not settings.get("resume", False)} if kind == "train" else {}
         workflow = ConfigWorkflow(
             [str(configs / f"{file}.json") for file in files[kind]],
             workflow_type="infer" if kind == "infer" else "train",
             **{
                 "ckpt_dir": str(tmp_path / "models"),
                 "output_dir": str(tmp_path / kind),
+                **again,
                 **settings,
             },
         )
@@ -127,6 +129,7 @@ def run_workflow(root, tmp_path):
 def monai_bundle(pytestconfig):
     """A function that runs ``python -m monai.bundle`` as a user does, from any folder."""
     environment = os.environ | {"PYTHONPATH": str(pytestconfig.rootpath)}
+    environment["PYTHONIOENCODING"] = "utf-8"  # torch's ONNX exporter prints more than ASCII
 
     def run(*arguments, cwd, wait=True):
         command = [sys.executable, "-m", "monai.bundle", *map(str, arguments)]

@@ -56,14 +56,14 @@ def test_edited_bundle_is_taken_as_it_is(bundle):
 
 
 def test_edited_bundle_whose_sizes_do_not_fit_its_weights_is_refused(bundle, weights):
-    path = bundle / "configs" / "inference.json"
+    path = bundle / "configs" / "train.json"
     path.write_text(
         json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"sw_overlap": 0.25}),
         encoding="utf-8",
     )
     found = contents.weight_files(weights(("T2", "ADC"), 2), None)
     with pytest.raises(
-        ValueError, match=r"but roi_size is \[128, 128, 48\] there and \[32, 32, 16"
+        ValueError, match=r"but roi_size is \[128, 128, 48\] in train.json and .* with \[32, 32, 16"
     ):
         contents.bundle_files(bundle, bundle, found, {})
 

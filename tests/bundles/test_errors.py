@@ -4,6 +4,8 @@ import time
 
 import pytest
 from monai.bundle import ConfigParser
+from monai.data import DataLoader, Dataset
+from monai.transforms import Compose, Lambdad, LoadImaged
 
 from lora_ext.bundles import plain_errors
 from lora_ext.bundles.starting import _print_error, user_error
@@ -90,3 +92,23 @@ def test_traceback_of_another_error_comes_from_the_process_it_is_of(in_two_proce
     assert "Traceback" not in before  # rank 0 lost its peer, which is no news
     assert "ValueError: invalid literal" in report
     assert "line" in report
+
+
+def in_worker(transform, tmp_path):
+    """The error that a chain with this transform ends with in a data loader's worker process."""
+    loader = DataLoader(Dataset([{"image": str(tmp_path / "a.mhd")}], transform), num_workers=1)
+    with pytest.raises((RuntimeError, ValueError)) as error:
+        next(iter(loader))
+    return error.value
+
+
+def test_the_sentence_is_found_in_the_traceback_of_a_worker(tmp_path):
+    reader = LoadImaged("image", reader="lora_ext.images.VolumeReader")
+    for transform in (Compose([reader]), reader):
+        error = in_worker(transform, tmp_path)
+        assert "Traceback" in str(error)
+        assert str(user_error(error)) == f"{tmp_path / 'a.mhd'}: found no such file"
+
+
+def test_errors_of_other_packages_in_a_worker_are_left_alone(tmp_path):
+    assert user_error(in_worker(Compose([Lambdad("image", int)]), tmp_path)) is None

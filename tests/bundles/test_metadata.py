@@ -23,7 +23,7 @@ def read(root):
 def test_tensors_are_those_of_the_network(read, name):
     tensors = read(name, "metadata")["network_data_format"]
     image, pred = tensors["inputs"]["image"], tensors["outputs"]["pred"]
-    for config in (read(name, "train"), read(name, "inference")):
+    for config in (read(name, "train"), read(name, "inference")["trained"]["default"]):
         assert image["num_channels"] == len(config["modalities"])
         assert list(image["channel_def"].values()) == config["modalities"]
         assert image["spatial_shape"] == pred["spatial_shape"] == config["roi_size"]
@@ -33,7 +33,10 @@ def test_tensors_are_those_of_the_network(read, name):
 def test_tensors_of_pretraining_are_those_of_its_encoder(read):
     tensors = read(PRETRAINING, "metadata")["network_data_format"]
     image, pred = tensors["inputs"]["image"], tensors["outputs"]["pred"]
-    for config in (read(PRETRAINING, "train"), read(PRETRAINING, "inference")):
+    for config in (
+        read(PRETRAINING, "train"),
+        read(PRETRAINING, "inference")["trained"]["default"],
+    ):
         assert (image["num_channels"], image["spatial_shape"]) == (1, config["roi_size"])
         assert pred["num_channels"] == config["hidden_size"]
         assert pred["spatial_shape"] == [side // 16 for side in config["roi_size"]]
@@ -56,7 +59,7 @@ def test_names_versions_and_texts_are_there(root, read, name):
 
 @pytest.mark.parametrize("name", bundle_facts())
 def test_texts_name_the_channels_the_regions_and_the_spacing(read, name):
-    metadata, config = read(name, "metadata"), read(name, "inference")
+    metadata, config = read(name, "metadata"), read(name, "train")
     assert metadata["image_classes"].startswith(", ".join(config["modalities"]) + " at ")
     assert "x".join(f"{side:g}" for side in config["spacing"]) in metadata["image_classes"]
     assert all(f"{region} = {{" in metadata["pred_classes"] for region in config["regions"])

@@ -80,14 +80,11 @@ def test_metadata_names_the_values_of_the_label_map_that_the_bundle_writes(root,
         (root / "bundles" / name / "configs" / "metadata.json").read_text(encoding="utf-8")
     )
     output = metadata["network_data_format"]["outputs"]["pred"]
-    inference = json.loads(
-        (root / "bundles" / name / "configs" / "inference.json").read_text(encoding="utf-8")
-    )
-    written = {0, *own_labels(inference["regions"]).values()}
+    written = {0, *own_labels(FACTS[name]["regions"]).values()}
     labels = {int(value): label for value, label in output["channel_def"].items()}
     assert set(labels) == written
     assert labels == read_task(tasks[FACTS[name]["dataset"]]).labels
-    assert list(output["region_def"].values()) == list(inference["regions"])
+    assert list(output["region_def"].values()) == list(FACTS[name]["regions"])
     assert len(output["region_def"]) == output["num_channels"]
 
 

@@ -103,14 +103,14 @@ def test_config_uses_the_package_of_its_own_bundle_from_another_folder(
 ):
     """Even where another `lora_ext` could be imported, here this repository's."""
     bundle = unzipped(models=weights())
-    with (bundle / "lora_ext" / "__init__.py").open("a") as file:
+    with (bundle / "lora_ext" / "__init__.py").open("a", encoding="utf-8") as file:
         file.write("\nprint('imported', __file__)\n")
     run = ["-m", "monai.bundle", "run", "--config_file", bundle / "configs" / "inference.json"]
     done = bare([*run, "--dataset_dir", tasks["brats"], "--num_workers", "0"], tmp_path, root)
     assert done.returncode == 0, done.stderr
     assert f"imported {bundle}/lora_ext/__init__.py" in done.stdout
     segmentations = bundle / "eval" / "segmentations"
-    assert [p.name for p in segmentations.iterdir()] == ["brats_0006.nii.gz"]
+    assert [p.name for p in segmentations.glob("[!.]*")] == ["brats_0006.nii.gz"]
 
 
 BY_HAND = """
@@ -177,4 +177,4 @@ def test_verb_says_what_was_written(tmp_path, capsys, monkeypatch):
     assert Path(wheel).is_file()
     with zipfile.ZipFile(tmp_path / "o" / "prostatex_lora16_v0.1.0.zip") as packed:
         config = json.loads(packed.read("prostatex_lora16/configs/inference.json"))
-    assert config["spacing"] == [1.0, 1.0, 3.0]
+    assert config["trained"]["default"]["spacing"] == [1.0, 1.0, 3.0]

@@ -40,7 +40,7 @@ def run_bundle(run_workflow, tasks):
 def test_bundle_trains_evaluates_and_infers(run_bundle, tmp_path):
     trainer = run_bundle("train").parser.get_parsed_content("train#trainer")
     assert trainer.state.epoch == 2
-    files = {p.name for p in (tmp_path / "models").iterdir()}
+    files = {p.name for p in (tmp_path / "models").glob("[!.]*")}
     assert files == {"model.pt", "network.json", "encoder.safetensors", "last.ckpt"}
     assert len(list((tmp_path / "train" / "figures").glob("*.png"))) == 4
 

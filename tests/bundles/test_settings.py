@@ -5,11 +5,11 @@ import json
 import pytest
 
 from lora_ext.bundles.generator import PRETRAINING, all_facts, bundle_facts
-from lora_ext.bundles.settings import SETTINGS, settings_of
+from lora_ext.bundles.settings import NAMED, SETTINGS, TYPES, check_values, settings_of
 
 FIRST_OF_THE_WIRING = "save_execute_config"
 LAYER_KEYS = {"bundle_root", "dataset_dir", "modalities", "regions", "spacing", "cache_rate",
-              "regime", "lora_rank"}  # fmt: skip
+              "regime", "lora_rank", "trained"}  # fmt: skip
 
 
 def config(root, name, file):
@@ -43,29 +43,31 @@ def test_what_stands_below_is_wiring(root, name, file):
 def test_every_setting_is_described_once_and_in_full():
     names = [setting.name for setting in SETTINGS]
     assert len(set(names)) == len(names)
-    types = {"text", "folder", "integer", "number", "boolean", "list", "mapping"}
     for setting in SETTINGS:
-        assert setting.type.removesuffix(" or null") in types, setting.name
-        assert setting.allowed, setting.name
+        assert setting.type.removesuffix(" or null") in TYPES, setting.name
+        assert setting.allowed.words, setting.name
         assert len(setting.meaning) > 8, setting.name
 
 
 @pytest.mark.parametrize("name", sorted(all_facts()))
-def test_default_has_the_type_that_the_schema_says(root, name):
-    kinds = {"text": str, "integer": int, "number": (int, float), "boolean": bool, "list": list,
-             "mapping": dict, "folder": str}  # fmt: skip
+def test_defaults_pass_the_check_of_the_start(root, name):
     for file in ("train", "inference"):
-        content = config(root, name, f"{file}.json")
-        for setting in settings_of(kind(name), file):
-            value, _, null = content[setting.name], *setting.type.partition(" or ")[1:]
-            if isinstance(value, str) and value.startswith("$"):
-                continue  # found at the start
-            assert (
-                value is None
-                if null and value is None
-                else isinstance(value, kinds[setting.type.split(" or ")[0]])
-            ), setting.name
-            assert setting.type == "boolean" or not isinstance(value, bool), setting.name
+        found = config(root, name, f"{file}.json")
+        literal = {k: v for k, v in found.items() if not str(v).startswith("$")}
+        checked = literal.keys() & NAMED.keys()
+        assert len(checked) > (10 if file == "train" else 3)
+        check_values(literal)
+
+
+@pytest.mark.parametrize("name", sorted(all_facts()))
+def test_what_uses_a_model_takes_its_recorded_settings_from_the_record(root, name):
+    train = config(root, name, "train.json")
+    for file in ("evaluate", "inference"):
+        found = config(root, name, f"{file}.json")
+        allowed = settings_of(kind(name), "train" if file == "evaluate" else file)
+        recorded = [setting.name for setting in allowed if setting.recorded]
+        assert found["trained"]["default"] == {key: train[key] for key in recorded}
+        assert {k: found[k] for k in recorded} == {k: f"$@trained['{k}']" for k in recorded}
 
 
 @pytest.mark.parametrize("name", sorted(all_facts()))
@@ -87,7 +89,8 @@ def test_bundles_differ_in_their_layers_keys_alone(root, file):
 
 def shared_settings(name):
     train, inference = (settings_of(kind(name), file) for file in ("train", "inference"))
-    return {s.name for s in train} & {s.name for s in inference} - {"output_dir"}
+    both = {s.name for s in train} & {s.name for s in inference}
+    return {name for name in both if not NAMED[name].recorded} - {"output_dir"}
 
 
 def test_inference_builds_the_network_of_training(root):
@@ -110,3 +113,75 @@ def test_pretraining_inference_sees_what_its_validation_sees(root):
     assert infer["network_def"] == exported
     for key in shared_settings(PRETRAINING):
         assert infer[key] == train[key], key
+
+
+# One wrong value of each kind for every setting that has a type or a range.
+WRONG = {
+    "integer": ["abc", 1.5, True, None, [1], float("nan")],
+    "number": ["fast", True, None, float("nan"), float("inf")],
+    "boolean": ["false", "no", "maybe", 1, None],
+    "text": ["", "another", 3, None, True],
+    "list": ["iso", 4, [], None, "[1,1,1]"],
+    "mapping": [[], "3", {}, None],
+    "folder": [1, "", " ", None, True],
+    "device": ["gpu0", "cuda:99", "", {}],
+}
+OUT_OF_RANGE = {
+    "seed": [-1, 2**32], "split_seed": [-1], "fold": [-1], "num_folds": [0, 1],
+    "training_cases": [0, -3], "epochs": [0, -1], "val_interval": [0], "batch_size": [0],
+    "crops_per_case": [0], "num_workers": [-1], "cache_rate": [2, -0.1], "learning_rate": [0, -1],
+    "encoder_learning_rate": [-1], "weight_decay": [-0.1], "lora_rank": [0], "lora_alpha": [0, -1],
+    "modality_dropout": [1.0, -0.1], "feature_size": [0], "masking_ratio": [0, 1],
+    "hidden_size": [0], "mlp_dim": [0], "num_layers": [0], "num_heads": [0],
+    "decoder_hidden_size": [0], "decoder_mlp_dim": [0], "decoder_num_layers": [0],
+    "decoder_num_heads": [0], "sw_batch_size": [0], "sw_overlap": [1.0, -0.1],
+    "modalities": [["T2", "t2"], ["$import os"], ["@device"], [1], ["=cmd|x"], ["a\nb"]],
+    "regions": [{"TC": 3}, {"TC": []}, {"TC": [0.5]}, {"$x": [1]}, {"a": [1], "A": [2]}],
+    "spacing": [[0, 1, 1], [1, 1], [1, 1, -1], [1, 1, "1"], [1, 1, float("nan")]],
+    "roi_size": [[32.0, 32, 32], [30, 32, 32], [0, 16, 16], [32, 32]],
+    "lora_targets": [["q_proj"], ["qkv", "qkv"]],
+}  # fmt: skip
+FREE_TEXT = ("pretrained",)
+
+
+def wrong_values():
+    for setting in SETTINGS:
+        base = setting.type.removesuffix(" or null")
+        values = [*WRONG[base], *OUT_OF_RANGE.get(setting.name, [])]
+        if setting.type.endswith("null"):
+            values = [value for value in values if value is not None]
+        if setting.name in FREE_TEXT:
+            values = [value for value in values if value != "another"]
+        yield from ((setting.name, value) for value in values)
+
+
+@pytest.mark.parametrize(("name", "value"), list(wrong_values()))
+def test_value_of_another_type_or_out_of_range_is_refused_in_one_sentence(name, value):
+    with pytest.raises(ValueError, match=rf"^--{name}: expected .*; got ") as error:
+        check_values({name: value})
+    assert repr(value) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_range_is_tried():
+    numbers = {s.name for s in SETTINGS if s.type.split(" ")[0] in ("integer", "number")}
+    assert numbers <= OUT_OF_RANGE.keys()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fold": 5, "num_folds": 5}, "--fold: expected one below num_folds, 5; got 5"),
+        ({"hidden_size": 50, "num_heads": 12}, "--hidden_size: expected a multiple of num_heads"),
+        ({"decoder_hidden_size": 32, "decoder_num_heads": 2}, "a multiple of 6 and of"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        check_values(values)
+
+
+def test_no_spelling_stands_for_two_settings():
+    spellings = [word for setting in SETTINGS for word in setting.also]
+    assert len(set(spellings)) == len(spellings)
+    assert not set(spellings) & NAMED.keys()

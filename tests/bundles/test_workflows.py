@@ -69,7 +69,7 @@ def check_what_was_trained(network, start, trained):
 
 
 def check_saved_files(folder, network):
-    files = {p.name for p in folder.iterdir()}
+    files = {p.name for p in folder.iterdir() if p.name[0] != "."}
     adapter = {"adapter.safetensors"} if network.regime in ("lora", "frozen") else set()
     assert files == {"model.pt", "network.json", "last.ckpt"} | adapter
     state = torch.load(folder / "model.pt", weights_only=True)
@@ -91,7 +91,8 @@ def check_report(folder, regions):
 
 def check_segmentations(folder, task, regions):
     inputs = sorted((task / "imagesTs").iterdir())
-    assert {p.name for p in folder.iterdir()} == {p.name for p in inputs}
+    written = {p.name for p in folder.iterdir() if p.name[0] != "."}
+    assert written == {p.name for p in inputs}
     for path in inputs:
         image, segmentation = nib.load(path), nib.load(folder / path.name)
         assert segmentation.shape == image.shape[:3]

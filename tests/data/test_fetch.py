@@ -205,3 +205,20 @@ def test_a_small_disk_is_said_before_the_first_byte_is_written(server, archive, 
         get(server, archive, tries=3)
     assert len(server.requests) == 1
     assert names(archive.parent) == []
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_no_more_is_taken_than_the_limit(server, archive, lengths):
+    """Whatever the server says of the length, or does not."""
+    server.lengths = lengths
+    with pytest.raises(ValueError, match=r"task\.tar: expected at most 300000 bytes"):
+        fetch(server.url, archive, "0" * 32, waits=[], limit=300_000)
+    assert names(archive.parent) in ([], ["task.tar.part.version"])
+
+
+def test_the_disk_is_looked_at_also_where_the_length_is_not_known(server, archive, monkeypatch):
+    server.lengths = False
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 1000))
+    with pytest.raises(ValueError, match=r"of free disk space for task\.tar, got 0\.98kB"):
+        get(server, archive)

@@ -110,8 +110,8 @@ def test_an_empty_case_folder_is_refused_beside_other_cases(put):
 def test_a_missing_modality_is_named_with_what_is_allowed(put):
     folder = put("a/FLAIR", "a/t1gd", "b/FLAIR", "b/T1")
     words = (
-        f"{folder}: found no t1gd file of case b; expected b_t1gd.nii.gz (or .nii, .nrrd, .nhdr, "
-        ".mha, .mhd), or a DICOM series in the folder b/t1gd or b_t1gd"
+        f"{folder}: found no t1gd file of case b; expected b_t1gd.nii.gz (or .nii, .hdr, .nrrd, "
+        ".nhdr, .mha, .mhd), or a DICOM series in the folder b/t1gd or b_t1gd"
     )
     refused(folder, f"^{re.escape(words)}$")
 
@@ -143,8 +143,8 @@ def test_a_folder_without_any_image_lists_what_is_allowed(tmp_path):
     (tmp_path / "notes.txt").touch()
     words = (
         f"{tmp_path}: found no image; expected a folder of files that end in .nii.gz, .nii, "
-        ".nrrd, .nhdr, .mha, .mhd, of folders with DICOM series, or a Decathlon task folder with a "
-        "dataset.json"
+        ".hdr, .nrrd, .nhdr, .mha, .mhd, of folders with DICOM series, or a Decathlon task folder "
+        "with a dataset.json"
     )
     refused(tmp_path, f"^{re.escape(words)}$")
 
@@ -253,3 +253,26 @@ def test_an_empty_folder_a_missing_one_and_a_damaged_image_are_refused(tmp_path)
 def test_modalities_must_be_different_names(put, modalities):
     words = re.escape(f"expected a list of names, each of them once, got {modalities!r}")
     refused(put("a.nii.gz"), words, modalities)
+
+
+def test_hidden_files_and_folders_do_not_count_at_any_depth(put):
+    folder = put("a/FLAIR", "a/t1gd", "a/.old")
+    for name in ("._a_FLAIR.nii.gz", ".DS_Store", "a/._FLAIR", "a/FLAIR/._I000"):
+        (folder / name).write_text("macOS", encoding="utf-8")
+    assert found(folder) == {"a": ["a/FLAIR", "a/t1gd"]}
+
+
+def test_linked_cases_are_cases(put, tmp_path_factory):
+    store = put("FLAIR", "t1gd")
+    data = tmp_path_factory.mktemp("data")
+    (data / "a").symlink_to(store)
+    assert found(data) == {"a": ["a/FLAIR", "a/t1gd"]}
+
+
+@pytest.mark.parametrize("name", ["a.mhd", "a.nhdr"])
+def test_a_header_without_its_data_file_is_called_that(put, name):
+    folder = put(name)
+    (folder / "a.raw").unlink()
+    refused(
+        folder, rf"{name}: found no data file a\.raw beside it, which holds its voxels; copy it"
+    )

@@ -161,3 +161,40 @@ def test_images_may_be_links_to_another_disk(folder):
     (folder / "imagesTr").rename(store)
     (folder / "imagesTr").symlink_to(store, target_is_directory=True)
     assert read_task(folder).training[0].image == folder / "imagesTr" / "B_1.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            ("imagesTr/B_2", "labelsTr/B_1"),
+            r"expected each file once, got labelsTr/B_1\.nii\.gz 2 ",
+        ),
+        (("labelsTr/B_1", "labelsTr/B_2"), r"expected each case once, got B_1 2 times"),
+        (
+            ("imagesTr/B_2", "imagesTr/B_2"),
+            r"expected each file once, got imagesTr/B_2\.nii\.gz 2 ",
+        ),
+    ],
+)
+def test_a_file_that_is_listed_twice_is_refused(folder, entry, words):
+    image, label = (f"./{name}.nii.gz" for name in entry)
+    write(folder, changed(training=[BRATS["training"][0], {"image": image, "label": label}]))
+    with pytest.raises(ValueError, match=words):
+        read_task(folder)
+
+
+@pytest.mark.parametrize("key", ["modality", "training", "0"])
+def test_a_key_that_stands_twice_is_refused(folder, key):
+    text = json.dumps(BRATS)
+    start = text.index(f'"{key}":')
+    write(folder, f'{text[:start]}"{key}": "x", {text[start:]}')
+    with pytest.raises(ValueError, match=rf"dataset\.json: .*the key '{key}' stands there 2 times"):
+        read_task(folder)
+
+
+@pytest.mark.parametrize("start", ["[", '{"training":'])
+def test_json_nested_without_end_is_refused(folder, start):
+    write(folder, start * 200_000)
+    with pytest.raises(ValueError, match=r"dataset\.json: .* nested too deep"):
+        read_task(folder)

@@ -1,3 +1,5 @@
+import logging
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -81,7 +83,7 @@ def test_folder_of_tasks_takes_their_images_and_no_label(tmp_path):
 
 
 def test_empty_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"found no image; .* \.nii\.gz, \.nii, \.nrrd"):
+    with pytest.raises(ValueError, match=r"found no image; .* \.nii\.gz, \.nii, \.hdr, \.nrrd"):
         all_volumes(tmp_path)
 
 
@@ -90,7 +92,7 @@ def test_too_few_patients_are_named(tmp_path):
     save(tmp_path / "b.nii.gz")
     with pytest.raises(
         ValueError,
-        match=r"expected at least as many patients as num_folds, 4, got 2 \(a.nii.gz, b.nii.gz\)",
+        match=r"expected at least as many patients as --num_folds, 4, got 2 \(a.nii.gz, b.nii.gz\)",
     ):
         fold_volumes(tmp_path, **SPLIT)
 
@@ -106,3 +108,41 @@ def test_voxel_that_is_not_finite_is_named(tmp_path):
     save(tmp_path / "bad.nii.gz", value=np.nan)
     with pytest.raises(ValueError, match="non-finite"):
         all_volumes(tmp_path)
+
+
+def test_hidden_files_and_label_maps_are_left_out_and_links_followed(tmp_path, caplog):
+    data, store = tmp_path / "data", tmp_path / "store"
+    save(store / "one/t1.nii.gz")
+    random = np.random.default_rng(0).random((8, 8, 8), dtype=np.float32)
+    labels = np.random.default_rng(0).integers(0, 5, (8, 8, 8)).astype(np.int16)
+    for name, voxels in {
+        "a_t1.nii.gz": random,
+        "a_seg.nii.gz": labels,
+        "b/Mask.nii": labels.astype(np.float32),
+        "b/labelsTr/x.nii": labels,
+        "b/masked_t1.nii": random,  # named so, and none
+        "c_counts.nii": labels,  # none by its name
+    }.items():
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), data / name)
+    (data / "linked").symlink_to(store)
+    (data / "._a_t1.nii.gz").write_bytes(b"macOS")
+    with caplog.at_level(logging.INFO):
+        cases = [item["case"] for item in all_volumes(data)]
+    assert cases == ["a_t1", "b_masked_t1", "c_counts", "linked_one_t1"]
+    assert "3 files are left out as label maps" in caplog.text
+    assert "a_seg.nii.gz" in caplog.text
+
+
+def test_of_a_series_the_first_volume_is_taken_and_of_channels_all(tmp_path, caplog):
+    save(tmp_path / "dwi.nii.gz", (8, 8, 8, 7))
+    save(tmp_path / "mri.nii.gz", (8, 8, 8, 4))
+    with caplog.at_level(logging.INFO):
+        items = all_volumes(tmp_path)
+    assert [(item["case"], item["channels"]) for item in items] == [
+        ("dwi_0", [0]),
+        *((f"mri_{i}", [i]) for i in range(4)),
+    ]
+    assert "1 files hold a series of more than 4 volumes; the first of each is taken: dwi" in (
+        caplog.text
+    )

@@ -1,5 +1,6 @@
 """Every sentence of the troubleshooting page is one that the package raises."""
 
+import errno
 import json
 import re
 from contextlib import contextmanager
@@ -10,13 +11,20 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.engines.utils import IterationEvents
 
+from lora_ext import files
 from lora_ext.bundles import bundle_root
 from lora_ext.data import fold_cases, inference_cases
+from lora_ext.files import whole_file
+from lora_ext.images import pending_cases
 from lora_ext.images.dicom import open_series
-from lora_ext.training import LastCheckpoint, TrainingLog, processes, tracking
+from lora_ext.training import LastCheckpoint, processes, tracking
+from lora_ext.training.divergence import FiniteTraining
+from lora_ext.training.folders import prepare_folders
 from lora_ext.weights import load_adapter, load_encoder, load_model, save_adapter
 from lora_ext.weights.model import save_model
+from lora_ext.weights.reading import read_tensors
 from lora_ext.weights.start import start_encoder
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/troubleshooting.md"
@@ -79,7 +87,7 @@ SPOILT = {
     "expected the affine": other_place,
     "every label": lambda t: save(t / "a_label.nii.gz", np.full((8, 8, 8), 7, np.uint8)),
     "non-finite": not_finite,
-    "damaged": truncated,
+    "damaged or": truncated,
     "no dataset.json": lambda t: (t / "dataset.json").unlink(),
 }
 
@@ -197,13 +205,40 @@ def test_two_series_in_one_folder(write_image, tmp_path):
 
 
 @covers("the loss is")
-def test_a_loss_that_is_no_number():
-    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    log = TrainingLog(validator=Engine(lambda engine, batch: None), regions=[], optimizer=optimizer)
-    engine = Engine(lambda engine, batch: [{"loss": torch.tensor(float("nan"))}])
-    log.attach(engine)
+def test_a_loss_that_is_no_number(tmp_path):
+    engine = Engine(lambda engine, batch: None)
+    engine.optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    FiniteTraining(torch.nn.Linear(1, 1), tmp_path).attach(engine)
+    engine.state.epoch, engine.state.iteration, engine.state.epoch_length = 1, 2, 2
+    engine.state.batch = {"case": ["a", "b"]}
+    engine.state.output = {"loss": torch.tensor(float("nan"))}
     with refused("the loss is"):
-        engine.run([0], max_epochs=1)
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+
+
+@covers("whose loading can run code")
+def test_file_that_would_run_code(tmp_path):
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "vit.pt")
+    with refused("whose loading can run code"):
+        read_tensors(tmp_path / "vit.pt")
+
+
+@covers("damaged file, one that")
+def test_weights_that_were_cut_short(small_network, tmp_path):
+    save_model(small_network(), tmp_path / "model.pt")
+    whole = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "model.pt").write_bytes(whole[: len(whole) // 2])
+    with refused("damaged file, one that"):
+        load_model(small_network(), tmp_path / "model.pt")
+
+
+@covers("expected a plain tensor")
+def test_weights_that_are_not_finite(small_network, tmp_path):
+    network = small_network()
+    torch.nn.init.constant_(network.decoder.out.conv.conv.bias, float("nan"))
+    save_model(network, tmp_path / "model.pt")
+    with refused("expected a plain tensor"):
+        load_model(small_network(), tmp_path / "model.pt")
 
 
 @covers("written by a run")
@@ -218,6 +253,41 @@ def test_resumed_with_another_number_of_epochs(tmp_path):
                 trainer.run([0], max_epochs=epochs)
         else:
             trainer.run([0], max_epochs=epochs)
+
+
+@covers("earlier training", "can be made and written", "while it was written", "run at work")
+def test_folders_of_a_training(tmp_path, monkeypatch):
+    (tmp_path / "model.pt").touch()
+    with refused("earlier training"):
+        prepare_folders(tmp_path / "eval", tmp_path)
+    with refused("can be made and written"):
+        prepare_folders(tmp_path / "model.pt")
+    with refused("while it was written"), whole_file(tmp_path / "model.pt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(files, "_locked", taken)
+    with refused("run at work"):
+        files.hold_folder(tmp_path / "other", "output_dir")
+
+
+def taken(path):
+    raise BlockingIOError
+
+
+@covers("folder of the data", "leave out the cases", "segmentations of the …")
+def test_folders_of_an_inference(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "model.pt").touch()
+    cases = [{"case": "a", "image": tmp_path / "images" / "a.nii.gz"}]
+    images, out, model = tmp_path / "images", tmp_path / "out", tmp_path / "model.pt"
+    with refused("folder of the data"):
+        pending_cases(cases, images, images, ".nii.gz", model)
+    pending_cases(cases, images, out, ".nii.gz", model)
+    (out / "a.nii.gz").touch()
+    with refused("leave out the cases"):
+        pending_cases(cases, images, out, ".nii.gz", model)
+    model.write_bytes(b"other")
+    with refused("segmentations of the …"):
+        pending_cases(cases, images, out, ".nii.gz", model, resume=True)
 
 
 def test_every_sentence_of_the_page_is_tested():

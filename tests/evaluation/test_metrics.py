@@ -48,7 +48,7 @@ def brute_force_hd95(a: torch.Tensor, b: torch.Tensor, spacing: tuple[float, ...
 @pytest.mark.parametrize("seed", range(5))
 def test_hd95_agrees_with_brute_force_over_all_border_voxels(seed: int) -> None:
     a, b = blobs(seed, share=0.05), blobs(seed + 100, share=0.6)
-    assert hd95_mm(a[None], b[None], SPACING) == [
+    assert hd95_mm(a[None], b[None], np.diag(SPACING)) == [
         pytest.approx(brute_force_hd95(a, b, SPACING), rel=1e-5)
     ]
 
@@ -62,7 +62,9 @@ def test_hd95_of_a_shifted_plate_is_the_shift_in_mm(axis: int, voxels: int) -> N
     plate[tuple(where)] = True
     shifted = plate.roll(voxels, dims=axis)
     expected = voxels * SPACING[axis]
-    assert hd95_mm(plate[None], shifted[None], SPACING) == [pytest.approx(expected, rel=1e-5)]
+    assert hd95_mm(plate[None], shifted[None], np.diag(SPACING)) == [
+        pytest.approx(expected, rel=1e-5)
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
@@ -77,18 +79,18 @@ def test_hd95_is_monais_on_the_whole_volume_even_at_its_border(
     whole = compute_hausdorff_distance(
         prediction[None], truth[None], include_background=True, percentile=95, spacing=SPACING
     )
-    assert hd95_mm(prediction, truth, SPACING) == whole[0].tolist()
+    assert hd95_mm(prediction, truth, np.diag(SPACING)) == pytest.approx(whole[0].tolist())
 
 
 def test_hd95_is_zero_when_both_are_empty_and_undefined_when_one_is() -> None:
     empty, full = torch.zeros(4, 4, 4, dtype=torch.bool), torch.ones(4, 4, 4, dtype=torch.bool)
     prediction = torch.stack([empty, full, empty, full])
     truth = torch.stack([empty, empty, full, full])
-    both, predicted_only, true_only, same = hd95_mm(prediction, truth, SPACING)
+    both, predicted_only, true_only, same = hd95_mm(prediction, truth, np.diag(SPACING))
     assert (both, same) == (0.0, 0.0)
     assert math.isnan(predicted_only)
     assert math.isnan(true_only)
-    assert hd95_mm(empty[None], empty[None], SPACING) == [0.0]
+    assert hd95_mm(empty[None], empty[None], np.diag(SPACING)) == [0.0]
 
 
 def test_voxels_are_counted_per_batch_item_and_region() -> None:
@@ -308,3 +310,18 @@ def test_it_works_in_a_plain_ignite_engine() -> None:
     handler = IgniteMetricHandler(PooledDice(), output_transform=from_engine(["pred", "label"]))
     handler.attach(engine, "pooled_dice")
     assert engine.run([torch.zeros(2)]).metrics["pooled_dice"] == 0.5
+
+
+@pytest.mark.parametrize("shear", [0.0, 0.3, -0.8])
+def test_sheared_axes_count_by_their_volume_and_distances(shear: float) -> None:
+    """The box's volume stays; distances are those between the voxels' places in mm."""
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[:3, :3] = torch.tensor([[2.0, 3 * shear, 0], [0, 3, 0], [0, 0, 4]])
+    random = torch.rand((2, 1, 8, 8, 8), generator=torch.Generator().manual_seed(0)) > 0.9
+    prediction, truth = random[0], MetaTensor(random[1].float(), affine=affine)
+    case = case_metrics(prediction, truth, truth.pixdim.tolist(), ["WT"])
+    assert case.regions["WT"].voxel_ml == pytest.approx(0.024)
+    places = [np.argwhere(m[0].numpy() != 0) @ affine[:3, :3].numpy().T for m in (random[0], truth)]
+    between = cdist(*places)
+    expected = max(np.percentile(between.min(axis), 95) for axis in (0, 1))
+    assert case.regions["WT"].hd95_mm == pytest.approx(expected)

@@ -121,9 +121,8 @@ def test_an_image_on_another_grid_is_not_drawn_and_that_is_said_once(
 
 def test_a_case_name_cannot_lead_out_of_the_figures_folder(tmp_path: Path) -> None:
     run(CaseReport(tmp_path / "eval", REGIONS), [item("../../evil case")])
-    assert [path.name for path in (tmp_path / "eval" / "figures").iterdir()] == [
-        "_.._evil_case.png"
-    ]
+    (picture,) = (tmp_path / "eval" / "figures").iterdir()
+    assert picture.name.startswith("_.._evil_case")
 
 
 def test_cases_are_named_after_the_labels_file_else_numbered(tmp_path: Path) -> None:

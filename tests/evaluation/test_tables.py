@@ -63,7 +63,14 @@ def test_the_json_holds_summary_cases_regions_and_the_rule(tmp_path: Path) -> No
 
     text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=refuse)
-    assert list(content) == ["encoder", "regions", "empty_rule", "summary", "cases"]
+    assert list(content) == [
+        "encoder",
+        "seen_in_training",
+        "regions",
+        "empty_rule",
+        "summary",
+        "cases",
+    ]
     assert content["encoder"] == "a <good> encoder"
     assert content["regions"] == REGIONS
     assert "Dice is 1 when the prediction is empty too" in content["empty_rule"]
@@ -93,3 +100,13 @@ def test_the_table_is_aligned_and_tells_what_is_undefined() -> None:
     assert lines[4].split()[:4] == ["HD95", "mm", "4.2", "0.2"]
     assert lines[4].endswith("(undefined: TC 1)")
     assert len({len(line) for line in lines[:4]}) == 1
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_names_from_files_are_no_formulas_in_a_spreadsheet(tmp_path, start):
+    name = f"{start}cmd|' /C calc'!A0"
+    write_csv(tmp_path / "cases.csv", [CaseMetrics(name, (1.0, 1.0, 1.0), CASES[0].regions)])
+    with (tmp_path / "cases.csv").open(encoding="utf-8", newline="") as file:
+        (first, *_) = csv.DictReader(file)
+    assert first["case"] == f"'{name}"
+    assert float(first["dice"]) == 2 * 500 / 2000

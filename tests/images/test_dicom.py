@@ -170,8 +170,22 @@ def test_uneven_slices_are_refused_and_rounded_positions_are_not(folder, oblique
     middle = sorted_names(folder)[2]
     rewrite(folder, middle, shift=along(oblique, 0.02))
     np.testing.assert_allclose(open_series(str(folder)).affine, oblique, atol=1e-8)
-    rewrite(folder, middle, shift=along(oblique, 0.08))
-    refused(folder, rf"{middle}: expected .*got 3\.9 mm to|got 4\.1 mm to")
+    rewrite(folder, middle, shift=along(oblique, 1.2))
+    refused(folder, rf"{middle}: expected .*got (2.78|5.22) mm to")
+
+
+@pytest.mark.parametrize("step", [0.625, 1.25, 3.0])
+def test_positions_rounded_to_a_tenth_of_a_millimetre_make_an_even_stack(
+    tmp_path, write_image, step
+):
+    stack = np.diag([0.5, 0.5, step, 1.0])
+    folder = write_image(tmp_path / "series", volume((7, 6, 12)), stack)
+    for index, name in enumerate(sorted_names(folder)):
+        rewrite(Path(folder), name, shift=[0, 0, round(index * step, 1) - index * step])
+    np.testing.assert_allclose(open_series(folder).affine[2, 2], step, atol=0.01)
+    missing = sorted_names(folder)[5]
+    (Path(folder) / missing).unlink()
+    refused(folder, "a slice is missing, or they are uneven")
 
 
 def sorted_names(folder):

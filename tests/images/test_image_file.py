@@ -72,11 +72,30 @@ def test_another_shape_names_both_files_and_both_grids():
         check_same_grid(image("a.nrrd"), other)
 
 
-def test_another_affine_names_both_files_and_both_grids():
-    check_same_grid(image("a"), image("b", shift=0.0009))
-    words = r"^b: expected the affine of a, \[\[1.*, got \[\[1\.0, 0\.0, 0\.0, 0\.002\]"
+@pytest.mark.parametrize(
+    ("change", "voxels", "mm"),
+    [
+        ({(0, 3): 0.002}, 0.002, 0.002),
+        ({(2, 3): 0.2}, 0.2 / 3, 0.2),
+        ({(0, 3): 0.11}, 0.11, 0.11),
+        ({(0, 0): 1.2}, 0.6, 0.6),
+        ({(0, 1): 0.115}, 0.46, 0.46),
+        ({(2, 3): 0.6}, 0.2, 0.6),
+        ({(0, 0): -1.0}, 6, 6),
+    ],
+)
+def test_grids_are_compared_where_their_corner_voxels_lie(change, voxels, mm):
+    """By hand: a step of one along each of three axes; a shift counts whole, a slope at the end."""
+    moved = image("b")
+    for place, value in change.items():
+        moved.affine[place] = value
+    if voxels <= 0.1:
+        return check_same_grid(image("a"), moved)
+    words = (
+        rf"^b: expected the affine of a, .* corner {voxels:.4g} voxels \({mm:.4g} mm\) elsewhere"
+    )
     with pytest.raises(ValueError, match=words):
-        check_same_grid(image("a"), image("b", shift=0.002))
+        check_same_grid(image("a"), moved)
 
 
 def test_what_itk_says_is_cut_down_to_its_reason():

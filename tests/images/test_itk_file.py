@@ -203,3 +203,39 @@ def test_formats_agree_on_one_grid_closely_enough(tmp_path, write_image, oblique
     ]
     for image in images:
         check_same_grid(images[0], image)
+
+
+@pytest.mark.parametrize("spelling", ["{}", " {}", "{}\r"])
+@pytest.mark.parametrize("entry", ["/etc/passwd", "../a.raw", "x/../../a.raw", "sub/a.raw", "link"])
+@pytest.mark.parametrize("name", ["a.nhdr", "a.mhd", "a.mha"])
+def test_a_header_reaches_no_file_outside_its_folder(tmp_path, write_image, name, entry, spelling):
+    folder = tmp_path / "data"
+    header = Path(
+        write_image(folder / f"a{'.nhdr' if name == 'a.nhdr' else '.mhd'}", voxels(), RAS)
+    )
+    (folder / "sub").mkdir()
+    for place in (tmp_path / "a.raw", folder / "sub/a.raw"):
+        place.write_bytes((folder / "a.raw").read_bytes())
+    (folder / "link").symlink_to(tmp_path / "a.raw")
+    text = header.read_text(encoding="utf-8").replace("a.raw", spelling.format(entry))
+    (folder / name).write_text(text, encoding="utf-8", newline="")
+    with pytest.raises(
+        ValueError, match=rf"{name}: expected a data file in the header's own folder"
+    ):
+        open_image(str(folder / name))
+
+
+def test_a_header_that_hides_its_entry_behind_a_long_comment_is_not_believed(tmp_path, write_image):
+    header = Path(write_image(tmp_path / "a.mhd", voxels(), RAS))
+    text = header.read_text(encoding="utf-8")
+    header.write_text(f"Comment = {'x' * 70000}\n{text}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a\.mhd: .*its header has no ElementDataFile"):
+        open_image(str(header))
+
+
+def test_header_and_data_may_be_linked_together(tmp_path, write_image):
+    write_image(tmp_path / "store/a.mhd", voxels(), RAS)
+    (tmp_path / "data").mkdir()
+    for name in ("a.mhd", "a.raw"):
+        (tmp_path / "data" / name).symlink_to(tmp_path / "store" / name)
+    np.testing.assert_array_equal(open_image(str(tmp_path / "data/a.mhd")).read(), voxels())

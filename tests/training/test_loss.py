@@ -106,3 +106,17 @@ processes.leave()
 def test_two_processes_get_the_loss_and_the_gradient_of_the_whole_batch(in_two_processes):
     done = in_two_processes(TWO)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+def test_loss_and_gradient_of_any_logits_are_finite_in_every_precision(dtype, size):
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(1, 2, 8, 8, 8, generator=generator) * size).clamp(-6e4, 6e4).to(dtype)
+    logits.requires_grad_()
+    truth = (torch.rand(1, 2, 8, 8, 8, generator=generator) > 0.5).float()
+    loss = RegionDiceCELoss()(logits, truth)
+    loss.backward()
+    exact = RegionDiceCELoss()(logits.detach().double(), truth.double())
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-5)
+    assert logits.grad.isfinite().all()

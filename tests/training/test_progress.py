@@ -30,10 +30,24 @@ def test_console_shows_loss_and_dice_per_region(small_network, build, caplog):
     assert shown[2] == pytest.approx(sum(metrics[r] for r in REGIONS) / 3, abs=1e-4)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(small_network, build):
-    network = small_network()
-    trainer, _ = build(network, lambda v, o: ([TrainingLog(v, REGIONS, o)], []))
-    with torch.no_grad():
-        network.decoder.out.conv.conv.bias.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match=r"loss is nan in epoch 1.*lower --learning_rate"):
-        trainer.run()
+def run(network, build, caplog, bias=None):
+    """Train for two epochs without a step of any size, from this bias of the last layer."""
+    caplog.set_level(logging.INFO, "lora_ext")
+    if bias is not None:
+        with torch.no_grad():
+            network.decoder.out.conv.conv.bias.fill_(bias)
+    trainer, _ = build(network, lambda v, o: ([TrainingLog(v, REGIONS, o)], []), learning_rate=1e-9)
+    trainer.run()
+    return [r for r in caplog.records if "Dice was 0 for every region" in r.message]
+
+
+def test_run_that_finds_nothing_says_so_in_one_line_at_its_end(small_network, build, caplog):
+    (record,) = run(small_network(), build, caplog, bias=-1e3)
+    assert record is caplog.records[-1]
+    assert record.levelno == logging.WARNING
+    assert "\n" not in record.message
+    assert all(cause in record.message for cause in ("--learning_rate", "--regions", "--spacing"))
+
+
+def test_run_that_finds_something_does_not(small_network, build, caplog):
+    assert run(small_network(), build, caplog, bias=1e3) == []

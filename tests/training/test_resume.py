@@ -120,7 +120,8 @@ processes.join("cpu")
 folder = Path("0" if idist.get_rank() == 0 else "1")
 folder.mkdir()
 if idist.get_rank() == 0:
-    torch.save({"epoch": 3}, folder / "last.ckpt")
+    state = {"epoch": 3, "iteration": 3, "max_epochs": 3, "records": {}}
+    torch.save(state | {"best_metric": 0.5, "best_metric_epoch": 1}, folder / "last.ckpt")
 try:
     LastCheckpoint(folder, {}, Engine(print), resume=True).load(Engine(print))
 except ValueError as error:

@@ -76,6 +76,18 @@ def test_whole_model_that_monai_loads_is_kept_and_validated_as_epoch_0(
     assert "encoder" not in caplog.text
 
 
+@pytest.mark.parametrize("content", [b"", b"text", None])
+def test_whole_model_that_monai_could_not_load_is_refused_in_one_sentence(
+    trainer, small_network, tmp_path, content
+):
+    network, path = small_network(), tmp_path / "model.pt"
+    loader = CheckpointLoader(str(path), {"model": network})
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.pt: .*; expected a .safetensors file or a torch"):
+        trainer(loader, network=network)
+
+
 def test_evaluation_loads_the_model_when_it_begins(build, small_network, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     trained, network = small_network(seed=3), small_network()

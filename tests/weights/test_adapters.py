@@ -55,7 +55,7 @@ def test_adapter_of_another_encoder_is_refused(tmp_path, small_network):
 
 def test_adapter_of_another_rank_is_refused_with_its_rank(tmp_path, small_network):
     save_adapter(small_network(), tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="lora_rank': 4"):
+    with pytest.raises(ValueError, match="made for a network with lora_rank 4;"):
         load_adapter(small_network(lora_rank=2), tmp_path / "a.safetensors")
 
 
@@ -73,7 +73,7 @@ def test_setting_that_no_tensor_shows_is_compared_all_the_same(
 ):
     save_adapter(small_network(modalities=["a", "b"]), tmp_path / "a.safetensors")
     other = small_network(**{"modalities": ["a", "b"], setting: value})
-    with pytest.raises(ValueError, match=f"made for a network with .*'{setting}'"):
+    with pytest.raises(ValueError, match=f"made for a network with {setting} "):
         load_adapter(other, tmp_path / "a.safetensors")
 
 

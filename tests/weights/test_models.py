@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lora_ext import ChannelLoRAUNETR, load_model
+from lora_ext.pretraining import VolumeAutoEncoder
 from lora_ext.weights import save_model
 
 
@@ -47,12 +48,36 @@ def test_rank_is_free_where_there_are_no_adapters(tmp_path, small_network):
     load_model(small_network(regime="baseline", lora_rank=2, seed=5), tmp_path / "model.pt")
 
 
-def test_misfit_without_a_record_is_refused_in_one_line(tmp_path, small_network):
+def test_lost_record_is_in_the_file_itself(tmp_path, small_network):
     save_model(small_network(), tmp_path / "model.pt")
     (tmp_path / "network.json").unlink()
-    with pytest.raises(ValueError, match="does not fit this network") as caught:
+    with pytest.raises(ValueError, match='pass --num_heads "4"'):
+        load_model(small_network(num_heads=6), tmp_path / "model.pt")
+
+
+def test_misfit_without_any_record_names_the_first_shape(tmp_path, small_network):
+    torch.save(dict(small_network().state_dict()), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"'decoder.*' has shape \[8, 2.*network needs \[4, 2"):
         load_model(small_network(feature_size=4), tmp_path / "model.pt")
-    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_model_of_another_kind_of_network_is_refused_in_a_short_sentence(
+    tmp_path, small_network, record
+):
+    sizes = {
+        "hidden_size": 24, "mlp_dim": 32, "num_layers": 2, "num_heads": 2, "decoder_num_heads": 2,
+        "decoder_hidden_size": 12, "decoder_mlp_dim": 16, "decoder_num_layers": 1,
+    }  # fmt: skip
+    other = VolumeAutoEncoder((32, 32, 16), **sizes)
+    save_model(other, tmp_path / "model.pt")
+    if not record:
+        torch.save(dict(other.state_dict()), tmp_path / "model.pt")
+        (tmp_path / "network.json").unlink()
+    with pytest.raises(ValueError, match=r"and \d+ more.*; give the model of this bundle") as error:
+        load_model(small_network(), tmp_path / "model.pt")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400 + len(str(tmp_path))
 
 
 def test_missing_model_says_to_train_first(tmp_path, small_network):

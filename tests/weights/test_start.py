@@ -119,3 +119,26 @@ def test_loaded_encoder_is_said(small_network, vit, torch_file, caplog, holds):
     counts = "vit.pt: 49 keys loaded, 8 skipped (blocks.*.norm_cross_attn), 0 missing"
     assert counts in caplog.text
     assert holds(network, vit)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("empty", ["", " "])
+def test_empty_path_is_refused(small_network, placed, regime, empty):
+    with pytest.raises(ValueError, match="--pretrained: found an empty path; expected a file"):
+        start_encoder(small_network(regime=regime), empty, placed)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"), [(".", "found a folder"), ("nowhere/vit.pt", "no such weights file")]
+)
+def test_path_that_is_no_file_is_refused(small_network, placed, monkeypatch, path, found):
+    monkeypatch.chdir(placed)
+    with pytest.raises(ValueError, match=f"^{path}: {found}"):
+        start_encoder(small_network(), path, placed)
+
+
+def test_path_may_begin_with_the_home_folder(small_network, vit, placed, monkeypatch, holds):
+    monkeypatch.setenv("HOME", str(placed))
+    network = small_network()
+    start_encoder(network, "~/encoder.safetensors")
+    assert holds(network, vit)
