@@ -35,11 +35,11 @@ python -m monai.bundle run training --config_file $configs/train.json \
 
 step "4/6 evaluating its best model on the validation cases"
 python -m monai.bundle run evaluating --config_file "['$configs/train.json','$configs/evaluate.json']" \
-  "${data[@]}" "${small[@]}" --output_dir $out/eval
+  "${data[@]}" --num_workers 0 --output_dir $out/eval
 
 step "5/6 inference on the unlabelled cases"
 python -m monai.bundle run --config_file $configs/inference.json \
-  "${data[@]}" "${small[@]}" --output_dir $out/segmentations
+  "${data[@]}" --num_workers 0 --output_dir $out/segmentations
 
 step "6/6 pictures"
 cp "$(ls $out/eval/figures/*.png | head -n 1)" $out/prediction.png

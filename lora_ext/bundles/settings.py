@@ -142,7 +142,8 @@ def _are_regions(value: Any) -> bool:
 
 
 def _is_spacing(value: Any) -> bool:
-    return len(value) == 3 and all(_is_number(size) and size > 0 for size in value)
+    sizes = [size for size in value if _is_number(size) and size >= 0]
+    return len(value) == len(sizes) == 3 and (all(sizes) or not any(sizes))
 
 
 def _is_roi(value: Any) -> bool:
@@ -197,7 +198,7 @@ SETTINGS = (
             "regions to segment, in the network's order", _SEG, BOTH, recorded=True,
             also=("labels", "classes", "out_channels")),
     Setting("spacing", "list", Allowed("three numbers above 0, mm", _is_spacing), "voxel size "
-            "that images are resampled to", KINDS, BOTH, recorded=True,
+            "that images are resampled to; in pre-training 0, 0, 0 keeps each volume's own", KINDS, BOTH, recorded=True,
             also=("pixdim", "voxel_size")),
     Setting("roi_size", "list", Allowed("three multiples of 16, voxels", _is_roi), "size of a "
             "crop, and of a sliding window", KINDS, BOTH, recorded=True,
@@ -313,6 +314,7 @@ def check_values(values: Mapping[str, Any], where: str = "") -> None:
 
 TOGETHER: tuple[tuple[str, str, Callable[[Any, Any], bool], str], ...] = (
     ("fold", "num_folds", lambda a, b: a < b, "one below num_folds"),
+    ("spacing", "regions", lambda a, b: all(a), "three numbers above 0 to segment the regions"),
     ("hidden_size", "num_heads", lambda a, b: a % b == 0, "a multiple of num_heads"),
     ("decoder_hidden_size", "decoder_num_heads", lambda a, b: a % b == 0 and a % 6 == 0,
      "a multiple of 6 and of decoder_num_heads"),

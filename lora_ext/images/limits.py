@@ -73,13 +73,14 @@ def check_resampled(
         path: the image, for the error.
         shape: its voxels (H, W, D).
         voxel: its voxel size in mm.
-        spacing: the voxel size in mm to resample to.
+        spacing: the voxel size in mm to resample to; 0 for the image's own.
         channels: number of channels.
 
     Raises:
         ValueError: it does not fit.
     """
-    grid = [max(1, round(n * was / now)) for n, was, now in zip(shape, voxel, spacing, strict=True)]
+    sizes = zip(shape, voxel, spacing, strict=True)
+    grid = [max(1, round(n * was / (now or was))) for n, was, now in sizes]
     needed = math.prod(grid) * (_RESAMPLED + 8 * channels)
     available = available_memory()
     if needed > available:

@@ -171,6 +171,7 @@ def test_every_range_is_tried():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"spacing": [0, 0, 0], "regions": {"a": [1]}}, "--spacing: expected three numbers abo"),
         ({"fold": 5, "num_folds": 5}, "--fold: expected one below num_folds, 5; got 5"),
         ({"hidden_size": 50, "num_heads": 12}, "--hidden_size: expected a multiple of num_heads"),
         ({"decoder_hidden_size": 32, "decoder_num_heads": 2}, "a multiple of 6 and of"),
