@@ -198,7 +198,8 @@ SETTINGS = (
             "regions to segment, in the network's order", _SEG, BOTH, recorded=True,
             also=("labels", "classes", "out_channels")),
     Setting("spacing", "list", Allowed("three numbers above 0, mm", _is_spacing), "voxel size "
-            "that images are resampled to; in pre-training 0, 0, 0 keeps each volume's own", KINDS, BOTH, recorded=True,
+            "that images are resampled to; in pre-training 0, 0, 0 keeps each volume's own", KINDS,
+            BOTH, recorded=True,
             also=("pixdim", "voxel_size")),
     Setting("roi_size", "list", Allowed("three multiples of 16, voxels", _is_roi), "size of a "
             "crop, and of a sliding window", KINDS, BOTH, recorded=True,

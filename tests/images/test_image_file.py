@@ -100,7 +100,7 @@ def test_grids_are_compared_where_their_corner_voxels_lie(change, voxels, mm):
 
 def test_what_itk_says_is_cut_down_to_its_reason():
     said = RuntimeError(
-        "/work/ITK/itkMetaImageIO.cxx:490:\nITK ERROR: MetaImageIO(0x5612d02f6ba0): File cannot be"
+        "/data/ITK/itkMetaImageIO.cxx:490:\nITK ERROR: MetaImageIO(0x5612d02f6ba0): File cannot be"
         " read: a.mha for reading.\nReason: No such file or directory"
     )
     reason = "File cannot be read: a.mha for reading."
