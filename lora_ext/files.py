@@ -230,3 +230,24 @@ def _words(error: OSError) -> str:
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return "a file in the place of a folder"
     return (error.strerror or str(error)).lower()
+
+
+def take_folder(folder: str | os.PathLike[str], flag: str) -> None:
+    """Make a folder this run's own: made, tried, locked, and rid of what dead runs left.
+
+    Args:
+        folder: the folder.
+        flag: the setting that named it, for messages.
+
+    Raises:
+        ValueError: if it cannot be written, another run works in it, or its path cannot stand in a
+            config.
+    """
+    if "::" in str(folder):
+        raise ValueError(
+            f"--{flag}: found {folder}, expected a path without # and ::, which MONAI's "
+            "configs do not tell apart; give another folder, or a link to it"
+        )
+    try_folder(folder)
+    hold_folder(folder, flag)
+    remove_drafts(folder)

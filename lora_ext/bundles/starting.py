@@ -36,6 +36,7 @@ def start(
     seed: int | None = None,
     tracking: object = True,
     trained: bool = False,
+    segments: bool = False,
     distributed: bool = False,
     resume: bool | None = None,
     overwrite: bool = False,
@@ -54,6 +55,8 @@ def start(
         seed: seed of the run's random numbers; None leaves them alone.
         tracking: the config's ``save_execute_config``, see `lora_ext.training.check_tracking`.
         trained: whether the run uses the model in `ckpt_dir`, and trains none.
+        segments: whether the run writes segmentations; their folder is prepared when the cases are
+            known, since nothing is written among these (`lora_ext.images.pending_cases`).
         distributed: whether torchrun started several processes.
         resume: whether to go on with an interrupted run; None where that is not possible.
         overwrite: whether files that are there may be replaced.
@@ -64,7 +67,7 @@ def start(
     from monai.utils import set_determinism
 
     from lora_ext.training import check_tracking, processes
-    from lora_ext.training.folders import prepare_folders
+    from lora_ext.training.folders import check_either, prepare_folders
     from lora_ext.training.stopping import end_by_signals
 
     end_by_signals(resume)
@@ -74,8 +77,9 @@ def start(
         raise ValueError(f"{model}: no trained model there; run 'training' first, or set ckpt_dir")
     if distributed:
         processes.join(device)  # type: ignore[arg-type]
-    models = None if trained else ckpt_dir
-    prepare_folders(output_dir, models, resume=bool(resume), overwrite=overwrite)
+    check_either(resume, overwrite)
+    if not segments:
+        prepare_folders(output_dir, None if trained else ckpt_dir)
     if seed is not None:
         set_determinism(seed=processes.own_seed(seed))
 

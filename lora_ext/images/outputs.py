@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_ext.files import make_folder, whole_file
+from lora_ext.files import take_folder, whole_file
 from lora_ext.images.image_file import check_output_ending
 
 StrPath = str | os.PathLike[str]
@@ -48,6 +48,7 @@ def pending_cases(
     """
     out = Path(output_dir)
     _check_no_inputs(out, Path(dataset_dir), cases)
+    take_folder(out, "output_dir")
     paths = {
         item["case"]: out / f"{item['case']}{check_output_ending(output_ext)}" for item in cases
     }
@@ -65,7 +66,6 @@ def pending_cases(
             "none; give --resume True to leave out the cases that are done, --overwrite True to "
             "replace them, or another --output_dir"
         )
-    make_folder(out)
     with whole_file(out / RECORD) as draft:
         draft.write_text(json.dumps(ours | {"before": there}), encoding="utf-8")
     return cases

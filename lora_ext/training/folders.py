@@ -7,15 +7,24 @@ from pathlib import Path
 
 import ignite.distributed as idist
 
-from lora_ext.files import hold_folder, remove_drafts, try_folder
+from lora_ext.files import take_folder
+
+
+def check_either(resume: bool | None, overwrite: bool) -> None:
+    """Refuse a run that is both to be resumed and to start anew.
+
+    Raises:
+        ValueError: if both are asked for.
+    """
+    if resume and overwrite:
+        raise ValueError(
+            "--resume and --overwrite: found both True; give --resume True to go on, or "
+            "--overwrite True to start anew"
+        )
 
 
 def prepare_folders(
-    output_dir: str | os.PathLike[str],
-    ckpt_dir: str | os.PathLike[str] | None = None,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
+    output_dir: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str] | None = None
 ) -> None:
     """Make sure that a run can write and that nobody else writes there.
 
@@ -24,29 +33,15 @@ def prepare_folders(
     Args:
         output_dir: the run's folder.
         ckpt_dir: folder of the models, where the run trains one.
-        resume: whether to go on from ``last.ckpt``.
-        overwrite: whether files that are there may be replaced.
 
     Raises:
         ValueError: for a folder that cannot be written or that another run works in.
     """
-    if resume and overwrite:
-        raise ValueError(
-            "--resume and --overwrite: found both True; give --resume True to go on, or "
-            "--overwrite True to start anew"
-        )
     if idist.get_rank() > 0:
         return
     folders = {"output_dir": output_dir} | ({} if ckpt_dir is None else {"ckpt_dir": ckpt_dir})
     for flag, folder in folders.items():
-        if "::" in str(folder):
-            raise ValueError(
-                f"--{flag}: found {folder}, expected a path without # and ::, which MONAI's "
-                "configs do not tell apart; give another folder, or a link to it"
-            )
-        try_folder(folder)
-        hold_folder(folder, flag)
-        remove_drafts(folder)
+        take_folder(folder, flag)
 
 
 def check_no_model(ckpt_dir: str | os.PathLike[str]) -> None:

@@ -21,7 +21,7 @@ from lora_ext.images import pending_cases
 from lora_ext.images.dicom import open_series
 from lora_ext.training import LastCheckpoint, processes, tracking
 from lora_ext.training.divergence import FiniteTraining
-from lora_ext.training.folders import prepare_folders
+from lora_ext.training.folders import check_no_model, prepare_folders
 from lora_ext.weights import load_adapter, load_encoder, load_model, save_adapter
 from lora_ext.weights.model import save_model
 from lora_ext.weights.reading import read_tensors
@@ -259,7 +259,7 @@ def test_resumed_with_another_number_of_epochs(tmp_path):
 def test_folders_of_a_training(tmp_path, monkeypatch):
     (tmp_path / "model.pt").touch()
     with refused("earlier training"):
-        prepare_folders(tmp_path / "eval", tmp_path)
+        check_no_model(tmp_path)
     with refused("can be made and written"):
         prepare_folders(tmp_path / "model.pt")
     with refused("while it was written"), whole_file(tmp_path / "model.pt"):

@@ -7,15 +7,15 @@ import ignite.distributed as idist
 import pytest
 from monai.bundle import ConfigParser
 
-from lora_ext.training.folders import check_no_model, prepare_folders
+from lora_ext.training.folders import check_either, check_no_model, prepare_folders
 
 MODELS = [["model.pt"], ["last.ckpt"], ["model.pt", "last.ckpt"]]
 
 
 @pytest.fixture
 def prepare(tmp_path):
-    def run(**choice):
-        prepare_folders(tmp_path / "eval", tmp_path / "models", **choice)
+    def run():
+        prepare_folders(tmp_path / "eval", tmp_path / "models")
 
     return run
 
@@ -45,21 +45,13 @@ def test_new_training_in_an_empty_folder_goes_ahead(prepare, tmp_path):
     check_no_model(tmp_path / "models")
 
 
-def test_resumed_training_goes_on_whatever_it_was_stopped_between(prepare, trained):
-    prepare(resume=True)
-
-
-def test_resume_in_an_empty_folder_starts_anew(prepare):
-    prepare(resume=True)
-
-
 def test_what_trains_nothing_does_not_look_for_models(trained, tmp_path):
     prepare_folders(tmp_path / "models")
 
 
-def test_both_flags_contradict_each_other(prepare):
+def test_both_flags_contradict_each_other():
     with pytest.raises(ValueError, match="found both True; give"):
-        prepare(resume=True, overwrite=True)
+        check_either(resume=True, overwrite=True)
 
 
 @pytest.mark.parametrize("name", ["eval", "models"])

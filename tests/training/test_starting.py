@@ -106,3 +106,19 @@ def test_evaluation_without_a_model_is_refused(build, small_network, tmp_path):
     _, validator = build(network, lambda *_: ([], []), val_handlers=[loading])
     with pytest.raises(ValueError, match=r"model\.pt: no trained model there"):
         validator.run(1)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "last.ckpt"])
+def test_new_training_does_not_replace_a_model_unasked(trainer, small_network, tmp_path, name):
+    save_model(small_network(), tmp_path / "model.pt")
+    (tmp_path / "model.pt").rename(tmp_path / name)
+    with pytest.raises(ValueError, match=f"found {name} of an earlier training"):
+        trainer(ckpt_dir=tmp_path, pretrained="none", replace=False)[0].run()
+    trainer(ckpt_dir=tmp_path, pretrained="none", replace=True)[0].run()
+
+
+def test_training_that_continues_from_a_model_may_improve_it(trainer, small_network, tmp_path):
+    network = small_network()
+    save_model(network, tmp_path / "model.pt")
+    loader = CheckpointLoader(str(tmp_path / "model.pt"), {"model": network})
+    trainer(loader, network=network, ckpt_dir=tmp_path, replace=False)[0].run()
