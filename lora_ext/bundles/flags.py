@@ -89,20 +89,25 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     kind = PRETRAINING if "volumes" in config else SEGMENTATION
     own = {s.name for s in settings_of(kind, TRAIN if "train" in config else INFERENCE)}
     for key, value in config.items():
-        if key in UNREFERENCED | own or key.startswith("_") or _is_block(value):
+        if key in UNREFERENCED | own or key.startswith("_") or _is_wiring(value):
             continue
         if key not in used:
             raise ValueError(_unknown(key, sorted(own)))
         section = isinstance(value, Mapping) and key not in NAMED
         for part, inner in value.items() if section else ():
-            if f"{key}::{part}" not in used and not _is_block(inner):
+            if f"{key}::{part}" not in used and not _is_wiring(inner):
                 raise ValueError(_unknown(f"{key}#{part}", [f"{key}#{k}" for k in value]))
 
 
-def _is_block(value: Any) -> bool:
-    """Whether this builds objects, which no flag does; MONAI Label replaces those that use it."""
+def _is_wiring(value: Any) -> bool:
+    """Whether this builds or computes something, as no mistyped flag does.
+
+    Wiring may be left without a use by an overlay, or by MONAI Label, that replaces its user.
+    """
     if isinstance(value, (list, tuple)):
-        return any(map(_is_block, value))
+        return any(map(_is_wiring, value))
+    if isinstance(value, str):
+        return value.startswith(("$", "@", "%"))
     return isinstance(value, Mapping) and "_target_" in value
 
 
