@@ -129,14 +129,11 @@ def _references(node: Any) -> Iterator[str]:
 
 def _unknown(key: str, known: list[str]) -> str:
     meant = [name for name in known if name in NAMED and key in NAMED[name].also]
-    meant += difflib.get_close_matches(key, known, n=1)
-    if meant:
-        hint = f"; did you mean --{meant[0]}?"
-    elif key in NAMED:
-        there = "train.json" if NAMED[key].configs == (TRAIN,) else "other bundles"
-        hint = f"; it is a setting of {there}"
+    meant += difflib.get_close_matches(key, [name for name in known if name != key], n=1)
+    if key in NAMED:
+        hint = "; it is a setting of another config, or of another bundle"
     else:
-        hint = ""
+        hint = f"; did you mean --{meant[0]}?" if meant else ""
     return f"--{key}: nothing in this bundle's configs uses it{hint}; {LIST}"
 
 
