@@ -128,11 +128,11 @@ def _references(node: Any) -> Iterator[str]:
 
 
 def _unknown(key: str, known: list[str]) -> str:
-    meant = [name for name in known if name in NAMED and key in NAMED[name].also]
-    meant += difflib.get_close_matches(key, [name for name in known if name != key], n=1)
     if key in NAMED:
         hint = "; it is a setting of another config, or of another bundle"
     else:
+        meant = [name for name in known if name in NAMED and key in NAMED[name].also]
+        meant += difflib.get_close_matches(key, [name for name in known if name != key], n=1)
         hint = f"; did you mean --{meant[0]}?" if meant else ""
     return f"--{key}: nothing in this bundle's configs uses it{hint}; {LIST}"
 

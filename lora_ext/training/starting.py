@@ -204,7 +204,7 @@ def _name(item: Any) -> str:
         return str(item)
     image = item.get("image")
     first = image[0] if isinstance(image, (list, tuple)) else image
-    return str(item.get("case") or case_name(first if isinstance(first, str) else str(first)))
+    return str(item.get("case") or case_name(str(first)))
 
 
 def _shown(items: Sequence[Any]) -> str:
