@@ -23,6 +23,7 @@ from torch.nn.functional import avg_pool3d
 
 from lora_ext import ChannelLoRAUNETR, load_encoder
 from lora_ext.networks.encoder import PATCH_SIZE
+from lora_ext.weights import network_arguments
 
 RIDGES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
 Case = tuple[Tensor, Tensor]  # features (N, 4 * C * hidden) and shares of the regions (N, R)
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> None:
         pair = []
         for pretrained in (True, False):
             torch.manual_seed(run["seed"])
-            network = ChannelLoRAUNETR(**config).eval()
+            network = ChannelLoRAUNETR(**network_arguments(config)).eval()
             if pretrained:
                 load_encoder(network, run["knobs"]["pretrained"])
             sides = [features(network, cases[side]) for side in ("training", "validation")]

@@ -34,19 +34,38 @@ def running_workflow() -> dict[str, Any] | None:
 
     MONAI resolves relative paths against the working folder, and tells a config neither its own
     place nor what was given on the command line. But a config is run by MONAI's ``ConfigWorkflow``,
-    which knows both. This is the package's only look at its callers' frames.
+    which knows both. `_callers` is the package's only look at its callers' frames.
 
     Returns:
         The attributes of the nearest workflow; ``None`` for a config that is read by hand.
     """
-    frame = inspect.currentframe()
-    while frame is not None:
+    for local in _callers():
         # vars(), since a workflow's own attribute look-up may evaluate the config again
-        own = getattr(frame.f_locals.get("self"), "__dict__", {})
+        own: dict[str, Any] = getattr(local.get("self"), "__dict__", {})
         if isinstance(own.get("config_root_path"), Path):
             return own
-        frame = frame.f_back
     return None
+
+
+def running_config() -> Path | None:
+    """Find the folder of the config among the callers: a workflow's, or that of MONAI's exports."""
+    workflow = running_workflow()
+    if workflow is not None:
+        return Path(workflow["config_root_path"]).resolve()
+    for local in _callers():
+        given = local.get("config_file")
+        if local["__name__"] == "monai.bundle.scripts" and given:
+            first = given if isinstance(given, (str, Path)) else given[0]
+            return Path(first).resolve().parent
+    return None
+
+
+def _callers() -> Iterator[Mapping[str, Any]]:
+    """Yield the local names of each caller, with the name of its module."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        yield {**frame.f_locals, "__name__": frame.f_globals.get("__name__")}
+        frame = frame.f_back
 
 
 def check_flags() -> None:

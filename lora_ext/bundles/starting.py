@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from lora_ext.bundles.flags import check_flags, running_workflow
+from lora_ext.bundles.flags import check_flags, running_config
 
 FULL = "LORA_EXT_TRACEBACK"  # set it to see tracebacks all the same
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -178,9 +178,9 @@ def bundle_root(name: str) -> str:
     """Find the folder of the bundle that is being run.
 
     MONAI resolves relative paths against the working folder and tells a config nothing of its own
-    place. But a config is only ever evaluated by MONAI's ``ConfigWorkflow``, which knows the
-    config files it was given, so the callers are asked first. Without a workflow (a config read
-    by hand) the bundle is looked for in the working folder, and where the package itself lies.
+    place. But MONAI's ``ConfigWorkflow`` and its export commands know the config files that they
+    were given, so the callers are asked first. For a config that is read by hand the bundle is
+    looked for in the working folder, and where the package itself lies.
 
     Args:
         name: the bundle's name.
@@ -191,11 +191,9 @@ def bundle_root(name: str) -> str:
     Raises:
         ValueError: if the bundle is found nowhere; ``--bundle_root`` then has to be given.
     """
-    workflow = running_workflow()
-    here = Path.cwd()
+    running, here = running_config(), Path.cwd()
     candidates = [here / "bundles" / name, here, PACKAGED_IN]
-    if workflow is not None:
-        running = workflow["config_root_path"].resolve()
+    if running is not None:
         candidates.insert(0, running.parent if running.name == "configs" else running)
     for folder in candidates:
         if (folder / "configs" / "metadata.json").is_file():

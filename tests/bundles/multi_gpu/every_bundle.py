@@ -61,12 +61,13 @@ def main():
     seen = {}
     for name, facts in all_facts().items():
         for more in ([], ["multi_gpu_sharded"]) if name == PRETRAINING else ([],):
+            run = "+".join([name, *more])
             # Every run gets a meeting place of its own; torchrun's serves only one.
             os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": ports.pop()}
             files = ["train", "multi_gpu_train", *more]
-            seen["+".join([name, *more])] = train(
+            seen[run] = train(
                 [bundles / name / "configs" / f"{file}.json" for file in files],
-                output / name,
+                output / run,
                 dataset_dir=str(tasks / ("brats" if name == PRETRAINING else facts["dataset"])),
                 **OWN[facts["kind"]],
             )
