@@ -10,7 +10,6 @@ from typing import Any
 
 import itk
 import numpy as np
-from monai.data import ITKReader
 from monai.data.utils import orientation_ras_lps
 
 from lora_ext.images.image_file import NRRD, ImageFile, damaged, ending
@@ -116,7 +115,7 @@ def data_file(path: str) -> str | None:
     name = _layout(path).data
     if name is None:
         return None
-    if name.startswith("LIST") or "%" in name:
+    if name.startswith("LIST") or "%" in name or not name.isprintable():
         raise ValueError(f"{path}: expected the name of one data file, got the entry {name!r}")
     folder = os.path.dirname(path)
     data = os.path.join(folder, os.path.normpath(name))
@@ -149,9 +148,10 @@ def _voxels(path: str, components: int) -> np.ndarray:
     # With its own choice of type, ITK's Python package refuses most images with channels.
     kind = itk.F if components == 1 else itk.VariableLengthVector[itk.F]
     try:
-        return ITKReader().get_data(itk.imread(path, kind))[0]
+        voxels = itk.array_from_image(itk.imread(path, kind))  # the header's order of axes reversed
     except RuntimeError as error:
         raise damaged(path, error) from error
+    return voxels.T if components == 1 else np.moveaxis(voxels.T, 0, -1)
 
 
 def _check_stream(path: str) -> None:

@@ -14,7 +14,9 @@ from nibabel.spatialimages import HeaderDataError
 
 from lora_ext.images.image_file import ImageFile, damaged
 
-_UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError)
+_UNREADABLE = (
+    ImageFileError, HeaderDataError, OSError, EOFError, OverflowError, ValueError, zlib.error,
+)  # fmt: skip
 _MM = {"meter": 1000.0, "micron": 0.001}  # of the units that nibabel names; all others are mm
 
 
@@ -72,7 +74,13 @@ def _affines(path: str, image: nib.Nifti1Pair) -> tuple[np.ndarray, np.ndarray |
             "which does not tell left from right; write the file again with its affine"
         )
     unit, qform = np.ones((4, 1)), None
-    unit[:3] = _MM.get(header.get_xyzt_units()[0], 1.0)
+    try:
+        unit[:3] = _MM.get(header.get_xyzt_units()[0], 1.0)
+    except KeyError as error:
+        raise ValueError(
+            f"{path}: expected a unit that NIfTI knows, got the code {int(header['xyzt_units'])}; "
+            "correct xyzt_units in the header"
+        ) from error
     if header["sform_code"]:
         with suppress(HeaderDataError, ValueError):  # one that is no rotation: nobody can use it
             qform = header.get_qform(coded=True)[0]
