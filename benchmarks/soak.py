@@ -69,7 +69,7 @@ def soak(out: str, cases: int = 200, num_workers: int = 0) -> None:
     settled = memory[len(memory) // 10 :]
     figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
     axes.plot(range(1, len(memory) + 1), memory, color="black", linewidth=1)
-    axes.set(xlabel="cases segmented", ylabel="resident memory, MiB", ylim=(0, None))
+    axes.set(xlabel="cases segmented", ylabel="resident memory, MiB", ylim=(0, 1.2 * max(memory)))
     figure.savefig(folder / "soak.png", dpi=110)
     written = len(list((folder / "segmentations").glob("*.nii.gz")))
     print(

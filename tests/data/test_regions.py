@@ -100,6 +100,18 @@ def test_labels_in_no_region_are_background():
     assert regions_to_labels(maps, regions).flatten().tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize("value", [1.4, 1.6])
+def test_label_between_whole_numbers_is_refused(value):
+    with pytest.raises(ValueError, match=f"expected every label to be an integer, got 1"):
+        labels_to_regions(voxels([0.0, value, 2.0]), PROSTATE)
+
+
+def test_label_beyond_a_byte_is_refused():
+    LabelsToRegionsd("label", {"A": [255]})
+    with pytest.raises(ValueError, match=r"got \[256\]"):
+        LabelsToRegionsd("label", {"A": [256]})
+
+
 def test_own_labels_are_those_of_no_inner_region():
     assert own_labels(BRATS) == {"TC": 2, "WT": 1, "ET": 3}
     assert own_labels(PROSTATE) == {"PZ": 1, "TZ": 2}
