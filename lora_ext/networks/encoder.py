@@ -47,7 +47,8 @@ class ChannelEncoder(ViT):
 
     Raises:
         ValueError: if the names repeat, `img_size` is not made of whole patches, `hidden_size`
-            is not a multiple of `num_heads`, `num_prefix_tokens` is below 0, or `norm_eps` not above 0.
+            is not a multiple of `num_heads`, `num_prefix_tokens` is below 0, or `norm_eps` is not
+            above 0.
     """
 
     taps: list[int]
