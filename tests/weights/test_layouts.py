@@ -298,16 +298,19 @@ REFUSED = {
     ),
     "none": ({"conv.weight": torch.ones(1)}, "expected the blocks of one ViT .* found none among"),
     "gated": (
-        changed(**{"blocks.0.mlp.w12.weight": torch.ones(4)}), r"found a ViT such as DINOv2's giant .*gated MLPs \(SwiGLU\)"
+        changed(**{"blocks.0.mlp.w12.weight": torch.ones(4)}),
+        r"found a ViT such as DINOv2's giant .*gated MLPs \(SwiGLU\)",
     ),
     "normalised queries": (
-        changed(**{"blocks.0.attn.q_norm.weight": torch.ones(4)}), "has 1 block weights that the shared encoder has no place for, .*q_norm"
+        changed(**{"blocks.0.attn.q_norm.weight": torch.ones(4)}),
+        "has 1 block weights that the shared encoder has no place for, .*q_norm",
     ),
     "factors of another width": (
         changed(**{"blocks.0.ls1.gamma": torch.ones(4)}), r"'blocks.0.ls1.gamma' has shape \[4\]"
     ),
     "factors that are no numbers": (
-        changed(**{"blocks.0.ls1.gamma": torch.full((128,), torch.nan)}), "found 'blocks.0.ls1.gamma' as 128 of"
+        changed(**{"blocks.0.ls1.gamma": torch.full((128,), torch.nan)}),
+        "found 'blocks.0.ls1.gamma' as 128 of",
     ),
     "class token of another form": (
         changed(cls_token=torch.ones(128)), r"'cls_token' has shape \[128\]; expected"

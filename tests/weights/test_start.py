@@ -216,7 +216,7 @@ def test_sizes_leave_the_heads_open_that_nothing_tells(vit, torch_file):
     found = encoder_sizes("lora", DEFAULT, str(torch_file(vit.state_dict())))
     assert found["num_heads"] is None
     assert found["norm_eps"] == 1e-5
-    with pytest.raises(ValueError, match="no word about the number of attention heads.*--num_h"):
+    with pytest.raises(ValueError, match=r"no word about the number of attention heads.*--num_h"):
         check_given_sizes(found["file"], found["said"], {"num_heads": None}, flags=True)
     check_given_sizes(found["file"], found["said"], {"num_heads": 4}, flags=True)
 
