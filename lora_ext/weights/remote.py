@@ -132,6 +132,7 @@ def _download(url: str, target: Path, digest: str) -> None:
             "compare the checksum with the publisher's, or try again"
         ) from error
     except HTTPError as error:
+        error.close()
         raise ValueError(
             f"{url}: expected a file, got HTTP {error.code} ({error.reason}); check the address"
         ) from error
