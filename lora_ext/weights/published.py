@@ -71,23 +71,23 @@ PUBLISHED = (
     ),
     PublishedEncoder(
         "SAM-Med3D, SAM-Med3D-turbo", "768 x 12, qkv bias, relative positions, windows of 14",
-        "16^3, 128^3", "CT and MR with masks", "see its repository", "uni-medical/SAM-Med3D", "",
+        "16^3, 128^3", "3D images with masks", "see its repository", "uni-medical/SAM-Med3D", "",
         "no: relative positions are added to its attention and most blocks attend in windows, "
         "which a plain ViT does not compute",
     ),
     PublishedEncoder(
-        "OpenMind Primus-M", "864 x 16, 12 heads, rotary positions, SwiGLU", "8^3, 160^3 (card)",
+        "OpenMind Primus-M", "864 x 16, 12 heads, rotary positions, SwiGLU", "8^3",
         "OpenMind brain MR", "CC BY 4.0", "MIC-DKFZ/nnssl; Hugging Face", "",
         "no: rotary positions, gated MLPs and patches of 8^3 make it another architecture",
     ),
     PublishedEncoder(
         "Dinov3D-Neuro (card)", "DINOv3 ViT-B of width 792, class token, rotary positions",
-        "16^3", "brain MR", "see its card", "Hugging Face", "",
+        "16^3", "see its card", "see its card", "Hugging Face", "",
         "no: rotary positions",
     ),
     PublishedEncoder(
         "BrainG3N (card, gated)", "1152 x 12, 16 heads, class token", "16^3, 160x192x160",
-        "brain MR", "see its card", "Hugging Face", "`--pretrained FILE --num_heads 16`",
+        "see its card", "see its card", "Hugging Face", "`--pretrained FILE --num_heads 16`",
         "not known: its key names were not read; a plain ViT loads, anything else is refused",
     ),
     PublishedEncoder(
