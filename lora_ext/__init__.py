@@ -16,6 +16,7 @@ _HOMES = {
     "parameter_report": "lora_ext.networks",
     "load_encoder": "lora_ext.weights",
     "load_model": "lora_ext.weights",
+    "network_for_encoder": "lora_ext.weights",
     "save_adapter": "lora_ext.weights",
     "load_adapter": "lora_ext.weights",
 }
@@ -29,13 +30,20 @@ __all__ = [
     "load_adapter",
     "load_encoder",
     "load_model",
+    "network_for_encoder",
     "parameter_report",
     "save_adapter",
 ]
 
 if TYPE_CHECKING:
     from lora_ext.networks import ChannelLoRAUNETR, parameter_report
-    from lora_ext.weights import load_adapter, load_encoder, load_model, save_adapter
+    from lora_ext.weights import (
+        load_adapter,
+        load_encoder,
+        load_model,
+        network_for_encoder,
+        save_adapter,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -106,6 +106,13 @@ def settings(bundle: str = "brats_lora32", config: str | None = None) -> None:
     print(settings_text(facts[bundle]["kind"], facts[bundle], config))
 
 
+def encoders() -> None:
+    """Print the known public single-channel 3D encoders: what they are, and what to pass."""
+    from lora_ext.weights.published import encoder_table
+
+    print(encoder_table())
+
+
 def package(bundle: str, out: str, models: str | None = None, **settings: Any) -> None:
     """Write a bundle as a zip file that needs no installed lora_ext, and the wheel beside it.
 
@@ -218,6 +225,7 @@ def main() -> None:
         "download": download,
         "bundles": bundles,
         "settings": settings,
+        "encoders": encoders,
         "package": package,
         "study": study,
         "ablation": ablation,

@@ -153,6 +153,7 @@ def _check_given_configs(
     if settings:
         raise ValueError(f"{why}, so no setting can be baked in; got {sorted(settings)}")
     config = json.loads(own.get("configs/train.json", b"{}"))
+    config |= config.get("encoder_sizes", {}).get("default", {})
     for name, made in trained.items():
         if name not in COUNTS and config.get(name, made) != made:
             raise ValueError(

@@ -22,7 +22,7 @@ from lora_ext.bundles.settings import (
     check_values,
     settings_of,
 )
-from lora_ext.weights import recorded_settings
+from lora_ext.weights import check_given_sizes, recorded_settings
 
 # What MONAI itself, or nothing but a run id, refers to.
 UNREFERENCED = {"imports", "initialize", "run", "finalize", "training", "evaluating"}
@@ -73,7 +73,8 @@ def check_flags() -> None:
 
     Raises:
         ValueError: for a stray word, a key that nothing uses, or a setting of the wrong type, out
-            of range or in contradiction to the record of the model that will be used.
+            of range, or in contradiction to the record of the model that will be used or to the
+            encoder that training starts from.
     """
     workflow = running_workflow()
     if workflow is None:
@@ -81,7 +82,14 @@ def check_flags() -> None:
     parser = workflow["parser"]
     _check_words(workflow)
     _check_keys(parser.get())
-    given = {name: parser.get_parsed_content(name) for name in NAMED if name in parser.get()}
+    names = [name for name in NAMED if name in parser.get()]
+    sized = [name for name in names if "encoder_sizes" in str(parser.get(name))]
+    given = {name: parser.get_parsed_content(name) for name in names if name not in sized}
+    check_values(given)  # before an encoder is read, or downloaded
+    given |= {name: parser.get_parsed_content(name) for name in sized}
+    if "encoder_sizes" in parser.get() and "trained" not in parser.get():
+        encoder = parser.get_parsed_content("encoder_sizes")
+        check_given_sizes(encoder["file"], encoder["said"], given, flags=True)
     check_values(given)
     if "trained" in parser.get():
         names = parser.get("trained")["default"]

@@ -231,9 +231,10 @@ SETTINGS = (
     Setting("compile", "boolean", _TRUTH, "`torch.compile`, where it works"),
     Setting("activation_checkpointing", "boolean", _TRUTH, "less memory, more time", _SEG,
             also=("gradient_checkpointing", "recompute")),
-    Setting("pretrained", "text or null", Allowed("a file, `none`", lambda value: value != ""),
-            "the encoder to start from; null looks for `models/encoder.safetensors` here and in "
-            "the neighbouring `mae_pretrain`", _SEG,
+    Setting("pretrained", "text or null", Allowed("a file, `hf://owner/name/file[@revision]`, "
+            "`https://...#sha256=...`, `none`", lambda value: value != ""),
+            "the encoder to start from, which sets the sizes of the network's; null looks for "
+            "`models/encoder.safetensors` here and in the neighbouring `mae_pretrain`", _SEG,
             also=("encoder", "pretrained_encoder", "weights", "pretrain")),
     Setting("resume", "boolean", _TRUTH, "resume an interrupted run: training from `last.ckpt`, "
             "inference at the cases without a segmentation", KINDS, (TRAIN, SEGMENTING),
@@ -265,6 +266,12 @@ SETTINGS = (
             also=("depth", "layers", "blocks")),
     Setting("num_heads", "integer", _at_least(1), "attention heads per block", KINDS, BOTH,
             recorded=True, also=("heads",)),
+    Setting("qkv_bias", "boolean", _TRUTH, "whether queries, keys and values have a bias", _SEG,
+            BOTH, recorded=True),
+    Setting("num_prefix_tokens", "integer", _at_least(0), "learnt tokens before those of the "
+            "patches: class token, registers", _SEG, BOTH, recorded=True),
+    Setting("norm_eps", "number", _POSITIVE, "what the encoder's layer norms add to the variance",
+            _SEG, BOTH, recorded=True),
     Setting("decoder_hidden_size", "integer", Allowed("a multiple of 6 and of `decoder_num_heads`",
             lambda value: value > 0), "width of a token of the decoder", _PRE, BOTH, recorded=True),
     Setting("decoder_mlp_dim", "integer", _at_least(1), "width of a decoder block's MLP", _PRE,

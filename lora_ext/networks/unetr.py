@@ -52,6 +52,9 @@ class ChannelLoRAUNETR(nn.Module):
         mlp_dim: width of a block's MLP.
         num_layers: number of transformer blocks.
         num_heads: attention heads per block.
+        qkv_bias: whether queries, keys and values have a bias.
+        num_prefix_tokens: number of learnt tokens before the patches' (class token, registers).
+        norm_eps: what the encoder's layer norms add to the variance.
         modalities: names of the image channels, for `ChannelEncoder.channels`; by default
             ``channel0``, ``channel1``, ...
         activation_checkpointing: in training, keep only the inputs of the transformer and residual
@@ -83,6 +86,9 @@ class ChannelLoRAUNETR(nn.Module):
         mlp_dim: int = 3072,
         num_layers: int = 12,
         num_heads: int = 12,
+        qkv_bias: bool = False,
+        num_prefix_tokens: int = 0,
+        norm_eps: float = 1e-5,
         modalities: Sequence[str] | None = None,
         activation_checkpointing: bool = False,
         encoder: str | None = None,
@@ -98,7 +104,8 @@ class ChannelLoRAUNETR(nn.Module):
             "lora_scaling": lora_scaling, "lora_targets": list(lora_targets),
             "modality_dropout": modality_dropout, "feature_size": feature_size,
             "hidden_size": hidden_size, "mlp_dim": mlp_dim, "num_layers": num_layers,
-            "num_heads": num_heads, "modalities": list(names),
+            "num_heads": num_heads, "qkv_bias": qkv_bias, "num_prefix_tokens": num_prefix_tokens,
+            "norm_eps": norm_eps, "modalities": list(names),
         }  # fmt: skip
         if encoder is not None:
             self.config["encoder"] = encoder
@@ -107,7 +114,8 @@ class ChannelLoRAUNETR(nn.Module):
         self.modality_dropout = modality_dropout
         self.encoder = ChannelEncoder(
             names, img_size, hidden_size=hidden_size, mlp_dim=mlp_dim, num_layers=num_layers,
-            num_heads=num_heads, recompute=activation_checkpointing,
+            num_heads=num_heads, qkv_bias=qkv_bias, num_prefix_tokens=num_prefix_tokens,
+            norm_eps=norm_eps, recompute=activation_checkpointing,
         )  # fmt: skip
         if get_regime(regime).adapters:
             add_channel_lora(

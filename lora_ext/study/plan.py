@@ -13,6 +13,8 @@ from lora_ext.bundles.generator import DATASETS, REGIMES, bundle_facts, render_b
 from lora_ext.data.task import read_task
 from lora_ext.networks.regimes import get_regime
 from lora_ext.study.reference import REFERENCES
+from lora_ext.weights.encoder import read_encoder
+from lora_ext.weights.remote import is_remote
 
 BUNDLES = tuple(f"{dataset}_{regime}" for dataset in DATASETS for regime in REGIMES)
 # Keys of train.json that are no settings of a study: it sets them itself (seeds and folds are
@@ -63,7 +65,7 @@ def plan_runs(
 
     `variant` is what an ablation sets for all runs, and no study may.
     """
-    settings = check_settings(knobs or {}) | dict(variant or {})
+    given = check_settings(knobs or {})
     names = _known("bundle", words(bundles), BUNDLES)
     references = _known("reference network", words(reference), REFERENCES)
     tasks = find_tasks(Path(data_dir), sorted({_dataset(name) for name in names}))
@@ -71,13 +73,15 @@ def plan_runs(
     rows = [(name, name) for name in names]
     first = {_dataset(name): name for name in reversed(names)}  # one bundle per data set
     rows += [(f"{d}_{net}", first[d]) for d in DATASETS if d in first for net in references]
-    count = settings.get("num_folds", bundle_facts()[BUNDLES[0]]["num_folds"])
+    count = given.get("num_folds", bundle_facts()[BUNDLES[0]]["num_folds"])
     if (last := max(integers("folds", folds))) >= count:
         raise ValueError(f"--folds: expected 0 to {count - 1}, got {last}")
+    draws = [(seed, fold) for seed in integers("seeds", seeds) for fold in integers("folds", folds)]
+    sizes = _encoder_sizes(given.get("pretrained"), _dataset(rows[0][0]), *draws[0])
+    settings = sizes | given | dict(variant or {})
     return [
         _run(row, bundle, seed, fold, str(tasks[_dataset(row)]), settings)
-        for seed in integers("seeds", seeds)
-        for fold in integers("folds", folds)
+        for seed, fold in draws
         for row, bundle in rows
     ]
 
@@ -86,10 +90,11 @@ def known_settings() -> list[str]:
     """Return the settings of ``train.json`` that a study passes on, in its order."""
     config = json.loads(render_bundle(bundle_facts()[BUNDLES[0]])["configs/train.json"])
     wiring = re.compile('"[$@]|"_target_"')  # refers to code or to other values
+    looked_up = {"device", *config["encoder_sizes"]["default"]}  # settings for all that
     return [
         key
         for key, value in config.items()
-        if key == "device" or not (key in NOT_SETTINGS or wiring.search(json.dumps(value)))
+        if key in looked_up or not (key in NOT_SETTINGS or wiring.search(json.dumps(value)))
     ]
 
 
@@ -138,11 +143,24 @@ def check_pretrained(runs: Sequence[Run]) -> None:
     """Refuse to begin if an encoder that was asked for is not there."""
     for run in runs:
         path = run.knobs.get("pretrained")
-        if path not in (None, NO_ENCODER) and not Path(path).is_file():
+        if path not in (None, NO_ENCODER) and not is_remote(path) and not Path(path).is_file():
             raise ValueError(
                 f"--pretrained: expected an encoder for {run.title}, found no file {path}; pass "
                 "another --pretrained FILE, or none to start from random weights"
             )
+
+
+def _encoder_sizes(pretrained: Any, dataset: str, seed: int, fold: int) -> dict[str, Any]:
+    """Look up how an encoder differs from the bundles' default sizes.
+
+    Runs that start from it find out themselves; `baseline` and the reference networks are compared
+    with them, and so need the same sizes.
+    """
+    path = NO_ENCODER if pretrained is None else fill_pretrained(pretrained, dataset, seed, fold)
+    if path == NO_ENCODER or not (is_remote(path) or Path(path).is_file()):
+        return {}  # `check_pretrained` tells of a file that is not there
+    file, default = read_encoder(path), bundle_facts()[BUNDLES[0]]
+    return {k: v for k, v in (file.assumed | file.said).items() if v != default[k]}
 
 
 def find_tasks(data_dir: Path, wanted: Sequence[str]) -> dict[str, Path]:

@@ -93,6 +93,7 @@ def overlay(run: Run, folder: Path) -> dict[str, Any]:
     if run.reference:
         target = {"_target_": "lora_ext.study.ReferenceNetwork", "name": run.regime}
         config["network_def"] = target | NETWORK_ARGUMENTS
+        config["regime"] = "baseline"  # no encoder is looked for
     return config
 
 

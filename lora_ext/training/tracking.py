@@ -24,6 +24,7 @@ from monai.handlers import MLFlowHandler
 
 import lora_ext
 from lora_ext.weights import trained_settings
+from lora_ext.weights.sizes import ARGUMENTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -202,6 +203,9 @@ class RunRecord:
         network = engine.network  # type: ignore[attr-defined]  # a MONAI engine
         sizes = [(p.numel(), p.requires_grad) for p in network.parameters()]
         settings = {} if self.config is None else run_settings(self.config, self.ckpt_dir)
+        config = getattr(getattr(network, "module", network), "config", {})
+        # those that came from the encoder's file are no literals of the config
+        settings = {k: config[k] for k in ARGUMENTS.values() if k in config} | settings
         if self.task != TRAINING:
             settings = {k: v for k, v in settings.items() if k not in TRAINING_SETTINGS}
         return {

@@ -9,14 +9,22 @@ from lora_ext.weights.record import (
     recorded_settings,
     trained_settings,
 )
-from lora_ext.weights.start import start_encoder
+from lora_ext.weights.start import (
+    check_given_sizes,
+    encoder_sizes,
+    network_for_encoder,
+    start_encoder,
+)
 
 __all__ = [
     "EncoderReport",
+    "check_given_sizes",
+    "encoder_sizes",
     "load_adapter",
     "load_encoder",
     "load_model",
     "network_arguments",
+    "network_for_encoder",
     "read_record",
     "recorded_settings",
     "save_adapter",

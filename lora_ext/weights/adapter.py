@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FORMAT = "lora_ext adapter 1"
 # Settings that change what a network computes, and that its tensors do not show.
-UNSEEN = {"lora_alpha", "lora_scaling", "num_heads", "modalities"}
+UNSEEN = {"lora_alpha", "lora_scaling", "num_heads", "norm_eps", "modalities"}
 
 
 def encoder_fingerprint(network: ChannelLoRAUNETR) -> str:

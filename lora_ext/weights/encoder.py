@@ -1,13 +1,8 @@
-"""Encoder files: a pre-trained single-channel ViT on its own, as `load_encoder` takes it.
+"""Pre-trained single-channel ViTs: read from any published layout, loaded, and written.
 
-A state dict does not show a ViT's number of heads, nor which grid its position embeddings were
-made for, so the file's metadata says both.
-
-Pre-trained single-channel ViTs into the shared encoder (DESIGN section 6).
-
-Taken are MONAI's own key names (``patch_embedding.*``, ``blocks.*``, ``norm.*``) under any prefix:
-a ``ViT``, ``MaskedAutoEncoderViT``, ``ViTAutoEnc``, ``UNETR`` or one of our networks without
-adapters, wrapped or not. Nothing is skipped in silence: the report names every key.
+Nothing is skipped in silence: the report names every key. Two things leave no trace in a ViT's
+tensors, its number of heads and what its norms add to the variance. A file's metadata may say them,
+as those of `save_encoder` do; else they are assumed, and that is said.
 """
 
 from __future__ import annotations
@@ -27,21 +22,21 @@ from lora_ext.files import whole_file
 from lora_ext.networks.encoder import PATCH_SIZE, ChannelEncoder
 from lora_ext.networks.loading import check_weight
 from lora_ext.networks.regimes import parameter_parts
-from lora_ext.weights.layouts import (
-    Resampling,
-    check_keys,
-    check_sizes,
-    fit_positions,
-    vit_sizes,
-    vit_tensors,
-)
-from lora_ext.weights.reading import read_metadata, read_tensors
+from lora_ext.weights.layouts import POSITIONS, PREFIX, PlainViT, plain_vit
+from lora_ext.weights.positions import Resampling, fit_positions
+from lora_ext.weights.reading import read_metadata, read_tensors, record_inside
+from lora_ext.weights.remote import local_file
+from lora_ext.weights.sizes import ARGUMENTS, check_keys, check_sizes, vit_sizes
 
 if TYPE_CHECKING:
     from lora_ext.networks.unetr import ChannelLoRAUNETR
 
 
 FORMAT = "lora_ext encoder 1"
+FACTS = ("num_heads", "norm_eps", "img_size")  # what no tensor shows
+HEAD_WIDTH = 64  # of nearly every published ViT
+MAY_BE_MISSING = ("norm.weight", "norm.bias")  # an encoder may end without a final norm
+SHOWN = 5  # kinds of skipped keys in a line of the console
 
 
 def save_encoder(
@@ -65,12 +60,12 @@ def save_encoder(
         ValueError: if `state` holds no such ViT, or `img_size` or `num_heads` do not fit it.
     """
     name = "encoder to save"
-    source, _ = vit_tensors(state, name)
+    source = plain_vit(state, name).tensors
     sizes = vit_sizes(source)
     with torch.device("meta"):  # keys and shapes alone
         encoder = ChannelEncoder(
             ("volume",), img_size, hidden_size=sizes["hidden size"], num_layers=sizes["depth"],
-            mlp_dim=sizes.get("MLP width", 1), num_heads=num_heads,
+            mlp_dim=sizes.get("MLP width", 1), num_heads=num_heads, qkv_bias=sizes["qkv bias"],
         )  # fmt: skip
     targets = dict(encoder.named_parameters())
     check_sizes(sizes, vit_sizes(targets), name)
@@ -84,6 +79,56 @@ def save_encoder(
         safetensors.torch.save_file(tensors, draft, metadata={**metadata, "format": FORMAT})
 
 
+@dataclass(frozen=True)
+class EncoderFile:
+    """A pre-trained ViT in a file, and what it is.
+
+    Attributes:
+        path: the file, as it was named.
+        vit: the ViT.
+        said: constructor's arguments of `ChannelEncoder` that the file shows or says.
+        assumed: those that it does not: its number of heads, unless its hidden size is no multiple
+            of 64, and the norms' epsilon.
+        img_size: input size in voxels that its positions were made for, if it says so.
+    """
+
+    path: str
+    vit: PlainViT
+    said: dict[str, Any]
+    assumed: dict[str, Any]
+    img_size: list[int] | None
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What the file shows or says, by the names of `lora_ext.weights.sizes.NOTES`."""
+        said = {name: self.said[key] for name, key in ARGUMENTS.items() if key in self.said}
+        return vit_sizes(self.vit.tensors) | said
+
+
+def read_encoder(path: str | os.PathLike[str]) -> EncoderFile:
+    """Read a pre-trained ViT of any layout that `plain_vit` knows.
+
+    Args:
+        path: ``.safetensors``, a torch file that opens with ``weights_only=True``, or the address
+            of one, see `local_file`.
+
+    Raises:
+        ValueError: if it cannot be read or holds no such ViT.
+    """
+    file = local_file(path)
+    tensors = read_tensors(file)
+    vit = plain_vit(tensors, path)
+    facts = encoder_facts(file) or _recorded_facts(tensors)
+    sizes = vit_sizes(vit.tensors)
+    said = {key: sizes[name] for name, key in ARGUMENTS.items() if name in sizes}
+    said |= _heads(facts, path) | _eps(facts, path)
+    assumed = {"norm_eps": vit.norm_eps}
+    if said["hidden_size"] % HEAD_WIDTH == 0:
+        assumed["num_heads"] = said["hidden_size"] // HEAD_WIDTH
+    assumed = {key: value for key, value in assumed.items() if key not in said}
+    return EncoderFile(os.fspath(path), vit, said, assumed, _img_size(facts, path))
+
+
 def encoder_facts(path: str | os.PathLike[str]) -> dict[str, str]:
     """Return what an encoder file says of itself; nothing for any other file.
 
@@ -94,9 +139,10 @@ def encoder_facts(path: str | os.PathLike[str]) -> dict[str, str]:
     return metadata if metadata.get("format") == FORMAT else {}
 
 
-POSITIONS = "patch_embedding.position_embeddings"
-MAY_BE_MISSING = ("norm.weight", "norm.bias")  # an encoder may end without a final norm
-SHOWN = 5  # kinds of skipped keys in a line of the console
+def _recorded_facts(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """What the record of one of our own models says of its encoder."""
+    record = record_inside(tensors) or {}
+    return {key: json.dumps(record[key]) for key in FACTS if key in record}
 
 
 @dataclass(frozen=True)
@@ -109,6 +155,7 @@ class EncoderReport:
         skipped: keys of the file that the encoder has no place for.
         missing: keys of the encoder that the file lacks; they keep their values.
         resampled: sizes of the position embeddings' grid, from and to, if it was resampled.
+        assumed: what the network computes with and the file does not say, in words.
     """
 
     path: str
@@ -116,6 +163,7 @@ class EncoderReport:
     skipped: list[str]
     missing: list[str]
     resampled: Resampling | None = field(default=None)
+    assumed: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """One line for the console."""
@@ -127,6 +175,8 @@ class EncoderReport:
         if self.resampled:
             text += f"; position embeddings resampled from {self.resampled[0]} patches to "
             text += f"{self.resampled[1]}"
+        if self.assumed:
+            text += f"; not said by the file: {', '.join(self.assumed)}"
         return text
 
 
@@ -137,9 +187,11 @@ def load_encoder(
 ) -> EncoderReport:
     """Load a pre-trained single-channel ViT into a network's shared encoder, in place.
 
+    `lora_ext.network_for_encoder` builds the network that fits a file.
+
     Args:
         network: the network whose encoder is filled; adapters, fusion and decoder stay as they are.
-        path: ``.safetensors`` or a torch file that opens with ``weights_only=True``.
+        path: see `read_encoder`.
         source_img_size: input size in voxels that the file's position embeddings were made for;
             needed only when their grid is neither this network's nor a cube, and the file is not
             one of `save_encoder`'s, which say it themselves.
@@ -153,25 +205,50 @@ def load_encoder(
             shape, is no finite number or would be lost, or if the position embeddings cannot be
             resampled. The network is then as it was.
     """
-    source, skipped = vit_tensors(read_tensors(path), path)
-    facts, targets = encoder_facts(path), _encoder_weights(network)
-    ours = {**vit_sizes(targets), "attention heads": network.config["num_heads"]}
-    check_sizes({**vit_sizes(source), **_heads(facts, path)}, ours, path)
-    resampled = None
-    if POSITIONS in source:
-        check_weight(POSITIONS, source[POSITIONS], targets[POSITIONS], path)
-        if source_img_size is None:
-            source_img_size = _img_size(facts, path)
-        grid = [size // PATCH_SIZE for size in network.encoder.img_size]
-        positions, resampled = fit_positions(source[POSITIONS], grid, source_img_size, path)
-        source[POSITIONS] = positions
+    return fill_encoder(network, read_encoder(path), source_img_size)
+
+
+def fill_encoder(
+    network: ChannelLoRAUNETR, file: EncoderFile, source_img_size: Sequence[int] | None = None
+) -> EncoderReport:
+    """Do what `load_encoder` does, with a file that was read."""
+    path, targets = file.path, _encoder_weights(network)
+    ours = {name: network.config[key] for name, key in ARGUMENTS.items()}
+    check_sizes(file.sizes, vit_sizes(targets) | ours, path)
+    source, resampled = _fitted(network, file, source_img_size or file.img_size)
     check_keys(source, targets, path, MAY_BE_MISSING)
     with torch.no_grad():
         for key in targets.keys() & source.keys():
             targets[key].copy_(source[key])
-    skipped += [k for k in source if k not in targets]
+    skipped = file.vit.skipped + [k for k in source if k not in targets]
     loaded, missing = [k for k in targets if k in source], [k for k in targets if k not in source]
-    return EncoderReport(os.fspath(path), loaded, sorted(skipped), missing, resampled)
+    return EncoderReport(path, loaded, sorted(skipped), missing, resampled, _assumed(network, file))
+
+
+def _fitted(
+    network: ChannelLoRAUNETR, file: EncoderFile, source_img_size: Sequence[int] | None
+) -> tuple[dict[str, Tensor], Resampling | None]:
+    """The file's tensors, their positions on the network's grid and in its prefix tokens."""
+    source = dict(file.vit.tensors)
+    if POSITIONS not in source:
+        return source, None  # `check_keys` says it
+    positions, own = source[POSITIONS], network.encoder.get_parameter(POSITIONS)
+    check_weight(POSITIONS, positions, own, file.path)
+    grid = [size // PATCH_SIZE for size in network.encoder.img_size]
+    first, source[POSITIONS], resampled = fit_positions(
+        positions, grid, source_img_size, file.path, file.vit.leading
+    )
+    count = first.shape[1]
+    if PREFIX in source and count:
+        tokens = source[PREFIX]
+        source[PREFIX] = torch.cat([tokens[:, :count] + first, tokens[:, count:]], dim=1)
+    return source, resampled
+
+
+def _assumed(network: ChannelLoRAUNETR, file: EncoderFile) -> list[str]:
+    """What the network computes with and the file does not say."""
+    words = {"num_heads": "{} attention heads", "norm_eps": "LayerNorm eps {}"}
+    return [text.format(network.config[k]) for k, text in words.items() if k not in file.said]
 
 
 def _encoder_weights(network: ChannelLoRAUNETR) -> dict[str, nn.Parameter]:
@@ -185,7 +262,15 @@ def _heads(facts: dict[str, str], path: str | os.PathLike[str]) -> dict[str, Any
         return {}
     if not facts["num_heads"].isdecimal():
         raise ValueError(_wrong_fact("num_heads", facts, "a whole number", path))
-    return {"attention heads": int(facts["num_heads"])}
+    return {"num_heads": int(facts["num_heads"])}
+
+
+def _eps(facts: dict[str, str], path: str | os.PathLike[str]) -> dict[str, Any]:
+    if "norm_eps" not in facts:
+        return {}
+    if not re.fullmatch(r"\d(\.\d+)?(e-\d{1,2})?", facts["norm_eps"]):
+        raise ValueError(_wrong_fact("norm_eps", facts, "a number such as 1e-05", path))
+    return {"norm_eps": float(facts["norm_eps"])}
 
 
 def _img_size(facts: dict[str, str], path: str | os.PathLike[str]) -> list[int] | None:

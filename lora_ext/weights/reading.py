@@ -24,7 +24,11 @@ from torch import Tensor
 from lora_ext.networks.config import KEY, with_record
 from lora_ext.networks.loading import check_weight, form
 
-WRAPPERS = ("state_dict", "model", "network", "module", "encoder", "teacher", "student")
+# a teacher before its student: it is what self-distillation keeps
+WRAPPERS = (
+    "state_dict", "model", "model_state_dict", "network", "network_weights", "module", "encoder",
+    "teacher", "student",
+)  # fmt: skip
 EXPECTED = "expected a .safetensors file or a torch file of tensors"
 HEAD = 64  # bytes that tell the formats apart
 

@@ -4,20 +4,121 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from lora_ext.networks import ChannelLoRAUNETR
 from lora_ext.networks.regimes import get_regime
 from lora_ext.weights.adapter import encoder_fingerprint
-from lora_ext.weights.encoder import load_encoder
-
-if TYPE_CHECKING:
-    from lora_ext.networks import ChannelLoRAUNETR
+from lora_ext.weights.encoder import (
+    HEAD_WIDTH,
+    EncoderFile,
+    EncoderReport,
+    fill_encoder,
+    read_encoder,
+)
+from lora_ext.weights.remote import is_remote
+from lora_ext.weights.sizes import ARGUMENTS, check_sizes
 
 ENCODER = "encoder.safetensors"  # as bundles/mae_pretrain names what it makes
 RANDOM = "random"  # what the record says of an encoder that no file was loaded into
 
 logger = logging.getLogger(__name__)
+
+
+def network_for_encoder(
+    path: str | os.PathLike[str],
+    in_channels: int,
+    out_channels: int,
+    img_size: Sequence[int],
+    *,
+    regime: str,
+    **rest: Any,
+) -> ChannelLoRAUNETR:
+    """Build the network whose encoder has the sizes of a file, and load the file.
+
+    What no file shows, the number of heads, is taken from the file's metadata, else from `rest`,
+    else as hidden size / 64; the log says so.
+
+    Args:
+        path: file or address of a pre-trained ViT, see `load_encoder`.
+        in_channels: number of image channels C.
+        out_channels: number of regions.
+        img_size: input size in voxels.
+        regime: ``finetune``, ``frozen`` or ``lora``.
+        **rest: further arguments of `ChannelLoRAUNETR`.
+
+    Returns:
+        The network; its ``config`` names the encoder.
+
+    Raises:
+        ValueError: if the regime starts at random, a size in `rest` is not the file's, or the file
+            cannot be loaded.
+    """
+    _check_regime(regime, os.fspath(path))
+    file = read_encoder(path)
+    check_given_sizes(file.path, file.said, rest)
+    sizes = file.assumed | file.said
+    if "num_heads" not in sizes | rest:
+        raise ValueError(_no_heads(file.path, file.said["hidden_size"], "num_heads"))
+    network = ChannelLoRAUNETR(in_channels, out_channels, img_size, regime=regime, **sizes | rest)
+    logger.info("%s", _fill(network, file))
+    return network
+
+
+def encoder_sizes(
+    regime: str,
+    default: Mapping[str, Any],
+    pretrained: str | None = None,
+    ckpt_dir: str | os.PathLike[str] | None = None,
+    bundle_root: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Look up the sizes of the encoder that a training will start from.
+
+    Args:
+        regime: see `start_encoder`, as for the last three.
+        default: the sizes where it starts from random weights.
+        pretrained: see `start_encoder`.
+        ckpt_dir: see `start_encoder`.
+        bundle_root: see `start_encoder`.
+
+    Returns:
+        The sizes by name; ``num_heads`` is None where neither the file nor its hidden size tells.
+        Beside them ``file`` and ``said``: the file, or None, and the sizes that it says of itself.
+
+    Raises:
+        ValueError: see `start_encoder`.
+    """
+    path = chosen_encoder(regime, pretrained, ckpt_dir, bundle_root)
+    if path is None:
+        return {**default, "file": None, "said": {}}
+    with _hint(pretrained is None):
+        file = read_encoder(path)
+    sizes = {"num_heads": None, **file.assumed, **file.said}
+    return {**default, **sizes, "file": file.path, "said": file.said}
+
+
+def check_given_sizes(
+    path: str, said: Mapping[str, Any], given: Mapping[str, Any], flags: bool = False
+) -> None:
+    """Refuse sizes that are not those of an encoder's file.
+
+    Args:
+        path: the file, for messages.
+        said: the sizes that it says of itself.
+        given: the network's.
+        flags: whether these came as flags.
+
+    Raises:
+        ValueError: for sizes that differ; for no number of heads where nothing tells it.
+    """
+    words = [{n: sizes[k] for n, k in ARGUMENTS.items() if k in sizes} for sizes in (said, given)]
+    hint = "; leave these out, since the file says them"
+    check_sizes(*words, path, f"{hint}, or give --pretrained none" if flags else hint)
+    if given.get("num_heads", 1) is None:
+        raise ValueError(_no_heads(path, said["hidden_size"], "--num_heads"))
 
 
 def start_encoder(
@@ -31,9 +132,9 @@ def start_encoder(
     Args:
         network: a fresh network; its ``config["encoder"]`` says afterwards what was loaded, or
             ``random``.
-        pretrained: path of the pre-trained ViT; ``"none"`` (in any case) for random weights on
-            purpose; ``None`` to take what `find_encoder` finds, and else random weights with a
-            warning.
+        pretrained: path or address of the pre-trained ViT, see `load_encoder`; ``"none"`` (in any
+            case) for random weights on purpose; ``None`` to take what `find_encoder` finds, and
+            else random weights with a warning.
         ckpt_dir: see `find_encoder`.
         bundle_root: see `find_encoder`.
 
@@ -42,27 +143,48 @@ def start_encoder(
             be read or does not fit.
     """
     network.config["encoder"] = RANDOM
-    if pretrained is not None and not str(pretrained).strip():
+    path = chosen_encoder(network.regime, pretrained, ckpt_dir, bundle_root)
+    if path is not None:
+        with _hint(pretrained is None):
+            logger.info("%s", _fill(network, read_encoder(path)))
+    elif get_regime(network.regime).pretrained and pretrained is not None:
+        logger.warning("--pretrained none: regime %r starts from random weights", network.regime)
+    elif get_regime(network.regime).pretrained:
+        logger.warning(_WARNING, network.regime, ENCODER)
+
+
+def chosen_encoder(
+    regime: str,
+    pretrained: str | None = None,
+    ckpt_dir: str | os.PathLike[str] | None = None,
+    bundle_root: str | os.PathLike[str] | None = None,
+) -> str | None:
+    """Say which encoder a regime starts from; the arguments are those of `start_encoder`.
+
+    Returns:
+        Its path or address; None for random weights.
+
+    Raises:
+        ValueError: if the path cannot be one, or the regime takes no encoder.
+    """
+    if pretrained is None:
+        found = find_encoder(ckpt_dir, bundle_root) if get_regime(regime).pretrained else None
+        return None if found is None else str(found)
+    text = str(pretrained)
+    if not text.strip():
         raise ValueError(
             "--pretrained: found an empty path; expected a file of weights, or none for random "
             "weights: name one, or leave --pretrained out"
         )
-    at_random = str(pretrained).lower() == "none" and pretrained is not None
-    if not get_regime(network.regime).pretrained:
-        if pretrained is not None and not at_random:
-            raise ValueError(
-                f"regime {network.regime!r} starts from a random encoder, but pretrained="
-                f"{pretrained!r} was given; use regime 'finetune' to start from it, or leave "
-                "pretrained out"
-            )
-        return
-    path = pretrained if pretrained is not None else find_encoder(ckpt_dir, bundle_root)
-    if at_random:
-        logger.warning("--pretrained none: regime %r starts from random weights", network.regime)
-    elif path is None:
-        logger.warning(_WARNING, network.regime, ENCODER)
-    else:
-        logger.info("%s", _load(network, str(path), found=pretrained is None))
+    if text.lower() == "none":
+        return None
+    _check_regime(regime, text)
+    if "::" in text and not is_remote(text):
+        raise ValueError(
+            f"--pretrained: found {text}, expected a path without # and ::, which MONAI's configs "
+            "do not tell apart; rename the file, or give a link to it"
+        )
+    return text
 
 
 def find_encoder(
@@ -84,15 +206,36 @@ def find_encoder(
     return next((folder / ENCODER for folder in folders if (folder / ENCODER).is_file()), None)
 
 
-def _load(network: ChannelLoRAUNETR, path: str, found: bool) -> str:
+def _check_regime(regime: str, pretrained: str) -> None:
+    if not get_regime(regime).pretrained:
+        raise ValueError(
+            f"regime {regime!r} starts from a random encoder, but pretrained={pretrained!r} was "
+            "given; use regime 'finetune' to start from it, or leave pretrained out"
+        )
+
+
+def _fill(network: ChannelLoRAUNETR, file: EncoderFile) -> EncoderReport:
+    report = fill_encoder(network, file)
+    name = file.path if is_remote(file.path) else Path(file.path).name
+    network.config["encoder"] = f"{name} (sha256 {encoder_fingerprint(network)[:12]})"
+    return report
+
+
+@contextmanager
+def _hint(found: bool) -> Iterator[None]:
+    """Say, of an encoder that nobody named, how to do without."""
     try:
-        report = load_encoder(network, path)
+        yield
     except ValueError as error:
         hint = "; --pretrained none starts without it, --pretrained FILE from another"
         raise ValueError(f"{error}{hint if found else ''}") from error
-    fingerprint = encoder_fingerprint(network)
-    network.config["encoder"] = f"{Path(path).name} (sha256 {fingerprint[:12]})"
-    return str(report)
+
+
+def _no_heads(path: str, hidden_size: int, flag: str) -> str:
+    return (
+        f"{path}: found hidden size {hidden_size}, no multiple of {HEAD_WIDTH}, and no word about "
+        f"the number of attention heads, which no weight shows; give {flag}"
+    )
 
 
 _WARNING = (

@@ -32,11 +32,16 @@ def gradients(network, image):
     return {n: p.grad for n, p in network.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("regime", REGIMES)
+PUBLISHED = {"qkv_bias": True, "num_prefix_tokens": 3, "norm_eps": 1e-6, "lora_targets": ["qkv"]}
+
+
+@pytest.mark.parametrize(
+    ("regime", "form"), [*((regime, {}) for regime in REGIMES), ("lora", PUBLISHED)]
+)
 def test_output_and_every_gradient_are_those_of_the_plain_network(
-    small_network, wake_adapters, regime
+    small_network, wake_adapters, regime, form
 ):
-    plain = wake_adapters(small_network(regime=regime)).double()
+    plain = wake_adapters(small_network(regime=regime, **form)).double()
     faster = accelerate(copy.deepcopy(plain), "cpu", "on")
     assert classes(faster) != classes(plain)
     expected, found = (gradients(network, IMAGE.double()) for network in (plain, faster))

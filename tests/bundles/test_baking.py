@@ -40,7 +40,7 @@ def test_sizes_of_the_weights_are_in_configs_and_metadata(network):
     facts = baked_facts("brats_lora32", network, {})
     files = generator.render_bundle(facts)
     train, infer = (json.loads(files[f"configs/{n}.json"]) for n in ("train", "inference"))
-    for config in (train, infer["trained"]["default"]):
+    for config in (train | train["encoder_sizes"]["default"], infer["trained"]["default"]):
         assert config["modalities"] == ["FLAIR", "t1gd"]
         assert config["roi_size"] == [32, 32, 16]
         assert {key: config[key] for key in SIZES} == SIZES

@@ -142,6 +142,7 @@ def test_version_is_the_packages_and_in_the_changelogs(root):
 
 def test_encoder_of_pretraining_has_the_sizes_of_the_segmentation_networks(root):
     ours, theirs = (config(root, name, "train.json") for name in ("mae_pretrain", "brats_lora32"))
+    theirs |= theirs["encoder_sizes"]["default"]
     for key in ("roi_size", "hidden_size", "mlp_dim", "num_layers", "num_heads"):
         assert ours[key] == theirs[key], key
 

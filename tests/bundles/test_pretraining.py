@@ -5,6 +5,10 @@ import logging
 
 import pytest
 import torch
+from monai.networks.nets import ViT
+
+from lora_ext.bundles.starting import user_error
+from lora_ext.weights import save_encoder
 
 ENCODER = {
     "roi_size": [32, 32, 16],
@@ -14,6 +18,7 @@ ENCODER = {
     "num_heads": 2,
     "num_workers": 0,
 }
+SIZES = ("hidden_size", "mlp_dim", "num_layers", "num_heads")  # which the encoder's file says
 DECODER = {
     "decoder_hidden_size": 12,
     "decoder_mlp_dim": 16,
@@ -27,10 +32,11 @@ TRAINING = {"epochs": 2, "val_interval": 1, "batch_size": 4, "crops_per_case": 1
 def run_bundle(run_workflow, tasks):
     """A function that runs the pre-training bundle, or another one with its encoder, tiny."""
 
-    def run(kind, name="mae_pretrain", **settings):
+    def run(kind, name="mae_pretrain", sized=True, **settings):
         decoder = DECODER if name == "mae_pretrain" else {}
         training = TRAINING if kind == "train" else {}
         own = {"dataset_dir": str(tasks["brats"]), **ENCODER, **decoder, **training}
+        own = {key: value for key, value in own.items() if sized or key not in SIZES}
         # logging_file=False: the bundle's logging.conf would take the log away from caplog
         return run_workflow(name, kind, logging_file=False, **{**own, **settings})
 
@@ -101,11 +107,40 @@ def test_encoder_of_the_neighbouring_mae_pretrain_is_found_without_a_flag(
     caplog.set_level(logging.INFO)
     models = tmp_path / "bundles" / "mae_pretrain" / "models"
     run_bundle("train", ckpt_dir=str(models))
-    run_bundle("train", name, feature_size=4, ckpt_dir=str(tmp_path / "own"))
+    own = {"feature_size": 4, "ckpt_dir": str(tmp_path / "own")}
+    run_bundle("train", name, sized=False, **own)
     assert f"encoder loaded from {models / 'encoder.safetensors'}" in caplog.text
     assert "RANDOM" not in caplog.text
     made = json.loads((tmp_path / "own" / "network.json").read_text(encoding="utf-8"))
     assert made["encoder"].startswith("encoder.safetensors (sha256 ")
-    run_bundle("evaluate", name, feature_size=4, ckpt_dir=str(tmp_path / "own"))
+    assert {key: made[key] for key in SIZES} == {key: ENCODER[key] for key in SIZES}
+    run_bundle("evaluate", name, sized=False, **own)
     report = json.loads((tmp_path / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
     assert report["encoder"] == made["encoder"]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "sentence"),
+    [
+        (
+            "brats_lora16",
+            {"hidden_size": 48},
+            "hidden size 24; this network has 48 (--hidden_size)",
+        ),
+        ("brats_frozen", {"num_heads": 4}, "attention heads 2; this network has 4 (--num_heads)"),
+        ("brats_baseline", {}, "regime 'baseline' starts from a random encoder, but pretrained="),
+    ],
+)
+def test_flags_that_are_not_the_encoders_end_the_run_before_data_is_read(
+    run_workflow, tmp_path, name, flags, sentence
+):
+    path = tmp_path / "encoder.safetensors"
+    sizes = {key: ENCODER[key] for key in SIZES}
+    vit = ViT(1, (32, 32, 16), 16, **sizes)
+    save_encoder(vit.state_dict(), path, img_size=(32, 32, 16), num_heads=2)
+    with pytest.raises(RuntimeError) as error:
+        run_workflow(name, "train", dataset_dir="nowhere", pretrained=str(path), **flags)
+    found = user_error(error.value)
+    assert sentence in str(found)
+    assert "\n" not in str(found)
+    assert not (tmp_path / "train").exists()

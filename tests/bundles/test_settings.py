@@ -6,6 +6,7 @@ import pytest
 
 from lora_ext.bundles.generator import PRETRAINING, all_facts, bundle_facts
 from lora_ext.bundles.settings import NAMED, SETTINGS, TYPES, check_values, settings_of
+from lora_ext.weights.sizes import ARGUMENTS
 
 FIRST_OF_THE_WIRING = "save_execute_config"
 LAYER_KEYS = {"bundle_root", "dataset_dir", "modalities", "regions", "spacing", "cache_rate",
@@ -66,7 +67,8 @@ def test_what_uses_a_model_takes_its_recorded_settings_from_the_record(root, nam
         found = config(root, name, f"{file}.json")
         allowed = settings_of(kind(name), "train" if file == "evaluate" else file)
         recorded = [setting.name for setting in allowed if setting.recorded]
-        assert found["trained"]["default"] == {key: train[key] for key in recorded}
+        literal = train | train.get("encoder_sizes", {}).get("default", {})
+        assert found["trained"]["default"] == {key: literal[key] for key in recorded}
         assert {k: found[k] for k in recorded} == {k: f"$@trained['{k}']" for k in recorded}
 
 
@@ -85,6 +87,15 @@ def test_bundles_differ_in_their_layers_keys_alone(root, file):
         for name in bundle_facts()
     }
     assert len(wirings) == 1
+
+
+@pytest.mark.parametrize("name", sorted(bundle_facts()))
+def test_sizes_of_the_encoder_come_from_its_file_and_else_from_the_bundle(root, name):
+    train, facts = config(root, name, "train.json"), bundle_facts()[name]
+    sizes = train["encoder_sizes"]["default"]
+    assert sizes == {key: facts[key] for key in ARGUMENTS.values()}
+    assert {k: train[k] for k in sizes} == {k: f"$@encoder_sizes['{k}']" for k in sizes}
+    assert {k: train["network_def"][k] for k in sizes} == {k: f"@{k}" for k in sizes}
 
 
 def shared_settings(name):
@@ -134,6 +145,7 @@ OUT_OF_RANGE = {
     "modality_dropout": [1.0, -0.1], "feature_size": [0], "masking_ratio": [0, 1],
     "hidden_size": [0], "mlp_dim": [0], "num_layers": [0], "num_heads": [0],
     "decoder_hidden_size": [0], "decoder_mlp_dim": [0], "decoder_num_layers": [0],
+    "num_prefix_tokens": [-1], "norm_eps": [0, -1e-5],
     "decoder_num_heads": [0], "sw_batch_size": [0], "sw_overlap": [1.0, -0.1],
     "modalities": [["T2", "t2"], ["$import os"], ["@device"], [1], ["=cmd|x"], ["a\nb"]],
     "regions": [{"TC": 3}, {"TC": []}, {"TC": [0.5]}, {"$x": [1]}, {"a": [1], "A": [2]}],

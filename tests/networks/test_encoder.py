@@ -158,3 +158,45 @@ def test_wrong_input_is_refused_with_both_shapes(small_network, shape):
 def test_sizes_that_do_not_fit_are_refused(names, size, sizes, message):
     with pytest.raises(ValueError, match=message):
         ChannelEncoder(names, size, **{**SIZES, **sizes})
+
+
+PUBLISHED = {"qkv_bias": True, "num_prefix_tokens": 3, "norm_eps": 1e-6}
+
+
+def test_batched_equals_switched_with_prefix_tokens_and_biases(small_network, wake_adapters):
+    network = wake_adapters(
+        small_network(in_channels=3, lora_targets=["qkv", "out_proj"], **PUBLISHED)
+    ).double()
+    torch.nn.init.normal_(network.encoder.blocks[0].attn.qkv.bias)
+    x = torch.randn(2, 3, 32, 32, 16, dtype=torch.float64)
+    batched = network.encoder(x)
+    for index in range(3):
+        with network.encoder.channels(index):
+            switched = network.encoder(x[:, index : index + 1])
+        for one, other in zip(batched, switched, strict=True):
+            assert one.shape == (2, 3, 4, 48)
+            torch.testing.assert_close(one[:, index : index + 1], other)
+
+
+def test_prefix_tokens_take_part_in_attention_and_get_a_gradient():
+    torch.manual_seed(0)
+    encoder = ChannelEncoder(["MR"], (32, 32, 16), **SIZES, num_prefix_tokens=2)
+    x = torch.randn(1, 1, 32, 32, 16)
+    before = encoder(x)[-1]
+    before.square().sum().backward()
+    assert encoder.prefix_tokens.grad.abs().sum() > 0
+    torch.nn.init.ones_(encoder.prefix_tokens)
+    assert not torch.allclose(encoder(x)[-1], before)
+
+
+def test_published_forms_can_be_scripted():
+    encoder = ChannelEncoder(["a", "b"], (32, 32, 16), **SIZES, **PUBLISHED)
+    x = torch.randn(1, 2, 32, 32, 16)
+    for one, other in zip(torch.jit.script(encoder)(x), encoder(x), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("wrong", [{"num_prefix_tokens": -1}, {"norm_eps": 0.0}])
+def test_impossible_forms_are_refused(wrong):
+    with pytest.raises(ValueError, match="num_prefix_tokens must be 0 or more and norm_eps above"):
+        ChannelEncoder(["MR"], (16, 16, 16), **SIZES, **wrong)

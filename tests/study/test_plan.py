@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from monai.networks.nets import ViT
 
 from lora_ext.study.plan import (
     BUNDLES,
@@ -16,6 +17,7 @@ from lora_ext.study.plan import (
     known_settings,
     plan_runs,
 )
+from lora_ext.weights import save_encoder
 
 RUN = Run("brats_lora32", "brats", "lora32", False, "brats_lora32", 0, 0, "data", {})
 
@@ -230,3 +232,25 @@ def test_bundles_are_taken_from_here_and_made_where_there_are_none(root, tmp_pat
     assert (made / "brats_lora32/configs/train.json").read_text(encoding="utf-8") == ours.read_text(
         encoding="utf-8"
     )
+
+
+def test_sizes_of_the_encoder_are_those_of_all_runs(data, tmp_path):
+    """`baseline` and the references are compared with runs that start from it."""
+    vit = ViT(1, (32, 32, 16), 16, hidden_size=48, mlp_dim=96, num_layers=4, num_heads=4)
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(vit.state_dict(), path, img_size=(32, 32, 16), num_heads=4)
+    sizes = {"hidden_size": 48, "mlp_dim": 96, "num_layers": 4, "num_heads": 4}
+    bundles, knobs = "brats_baseline,brats_lora16", {"pretrained": str(path)}
+    for run in plan_runs(data, bundles, reference="unetr", knobs=knobs):
+        assert {k: v for k, v in run.knobs.items() if k != "pretrained"} == sizes
+        assert ("pretrained" in run.knobs) == (run.row == "brats_lora16")
+    given = plan_runs(data, bundles, knobs=knobs | {"hidden_size": 48})
+    assert all({k: run.knobs[k] for k in sizes} == sizes for run in given)
+
+
+def test_sizes_of_an_encoder_are_settings_of_a_study():
+    assert {"hidden_size", "num_heads", "qkv_bias", "norm_eps"} <= set(known_settings())
+
+
+def test_encoder_by_its_address_needs_no_file():
+    check_pretrained([replace(RUN, knobs={"pretrained": "hf://owner/name/vit.safetensors"})])

@@ -240,7 +240,8 @@ def test_overlay_of_a_reference_replaces_the_network_alone(root, tmp_path):
     theirs.read_config([str(train), str(tmp_path / "overlay.json")])
     config, before = theirs.get(), ours.get()
     changed = {key for key in config if config[key] != before.get(key)}
-    assert changed == {"network_def", "train"}
+    assert changed == {"network_def", "train", "regime"}
+    assert config["regime"] == "baseline"  # so that no encoder is looked for
     assert config["train"]["handlers"][:-1] == before["train"]["handlers"]
     theirs["roi_size"], theirs["feature_size"] = [32, 32, 16], 4
     network = theirs.get_parsed_content("network_def")

@@ -65,7 +65,6 @@ def test_tensors_that_are_not_contiguous_are_written_too(path, vit):
     [
         ({"in_channels": 4}, {}, "input channels 4"),
         ({"patch_size": 8}, {}, r"patch size \[8, 8, 8\]"),
-        ({"qkv_bias": True}, {}, "qkv bias"),
         ({}, {"num_heads": 5}, "num_heads=5"),
         (
             {},
@@ -113,4 +112,30 @@ def test_safetensors_of_anyone_else_need_no_metadata(tmp_path, small_network, vi
     network = small_network()
     safetensors.torch.save_file(vit.state_dict(), tmp_path / "v.safetensors", {"num_heads": "99"})
     load_encoder(network, tmp_path / "v.safetensors")
+    assert holds(network, vit)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "expected"),
+    [
+        ("num_heads", "four", "a whole number"),
+        ("norm_eps", "small", "a number such as 1e-05"),
+        ("img_size", "32", "three whole numbers in brackets"),
+    ],
+)
+def test_metadata_that_says_nonsense_is_refused(path, vit, small_network, fact, value, expected):
+    save_encoder(vit.state_dict(), path, **MADE_FOR)
+    metadata = {"format": "lora_ext encoder 1", fact: value}
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path, metadata)
+    with pytest.raises(
+        ValueError, match=f"found {fact} '{value}' in its metadata; expected {expected}"
+    ):
+        load_encoder(small_network(), path)
+
+
+def test_qkv_bias_is_written_and_read(path, build_vit, small_network, holds):
+    vit = build_vit(qkv_bias=True)
+    save_encoder(vit.state_dict(), path, **MADE_FOR)
+    network = small_network(qkv_bias=True)
+    load_encoder(network, path)
     assert holds(network, vit)

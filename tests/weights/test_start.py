@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from lora_ext.networks.regimes import REGIMES
-from lora_ext.weights import save_encoder, start_encoder
+from lora_ext.weights import (
+    check_given_sizes,
+    encoder_sizes,
+    network_for_encoder,
+    save_encoder,
+    save_model,
+    start_encoder,
+)
 from lora_ext.weights.adapter import encoder_fingerprint
 
 PRETRAINED = [name for name, regime in REGIMES.items() if regime.pretrained]
@@ -142,3 +149,90 @@ def test_path_may_begin_with_the_home_folder(small_network, vit, placed, monkeyp
     network = small_network()
     start_encoder(network, "~/encoder.safetensors")
     assert holds(network, vit)
+
+
+SIZES = {"hidden_size": 48, "mlp_dim": 96, "num_layers": 4, "qkv_bias": False,
+         "num_prefix_tokens": 0}  # fmt: skip
+DEFAULT = {"hidden_size": 768, "mlp_dim": 3072, "num_layers": 12, "num_heads": 12,
+           "qkv_bias": False, "num_prefix_tokens": 0, "norm_eps": 1e-5}  # fmt: skip
+
+
+@pytest.mark.parametrize("regime", PRETRAINED)
+def test_network_for_a_file_has_the_files_sizes_and_weights(placed, vit, holds, regime, caplog):
+    caplog.set_level(logging.INFO)
+    path = placed / "encoder.safetensors"
+    network = network_for_encoder(path, 2, 3, (32, 32, 16), regime=regime, feature_size=4)
+    assert holds(network, vit)
+    assert network.config["num_heads"] == 4  # as the file's metadata says
+    assert network.config["encoder"].startswith("encoder.safetensors (sha256 ")
+    assert "not said by the file: LayerNorm eps 1e-05" in caplog.text
+    assert "attention heads" not in caplog.text
+
+
+def test_number_of_heads_that_no_file_says_is_told(vit, build_vit, torch_file, caplog):
+    caplog.set_level(logging.INFO)
+    network = network_for_encoder(
+        torch_file(build_vit(hidden_size=128).state_dict()), 1, 1, (32, 32, 16), regime="frozen"
+    )
+    assert network.config["num_heads"] == 2
+    assert "not said by the file: 2 attention heads, LayerNorm eps 1e-05" in caplog.text
+    with pytest.raises(ValueError, match=r"hidden size 48, no multiple of 64.*give num_heads"):
+        network_for_encoder(
+            torch_file(vit.state_dict()), 1, 1, (32, 32, 16), regime="frozen", feature_size=4
+        )
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"hidden_size": 96}, r"hidden size 48; this network has 96 .*; leave these out"),
+        ({"num_layers": 3, "mlp_dim": 9}, r"depth 4, MLP width 96; this network has 3 .*, 9 "),
+        ({"num_heads": 6}, "attention heads 4; this network has 6"),
+        ({"qkv_bias": True}, "qkv bias False; this network has True"),
+        ({"regime": "baseline"}, r"'baseline' starts from a random encoder, but pretrained="),
+    ],
+)
+def test_network_for_a_file_takes_no_other_sizes(placed, given, sentence):
+    arguments = {"regime": "lora"} | given
+    with pytest.raises(ValueError, match=sentence) as error:
+        network_for_encoder(placed / "encoder.safetensors", 2, 3, (32, 32, 16), **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_sizes_are_the_files_or_the_default_ones(placed):
+    path = str(placed / "encoder.safetensors")
+    found = encoder_sizes("lora", DEFAULT, None, placed)
+    said = SIZES | {"num_heads": 4}
+    assert found == {**DEFAULT, **said, "file": path, "said": said}
+    assert encoder_sizes("lora", DEFAULT, path) == found
+    for regime, pretrained in (("baseline", None), ("baseline", "none"), ("lora", "none")):
+        sizes = encoder_sizes(regime, DEFAULT, pretrained, placed)
+        assert sizes == {**DEFAULT, "file": None, "said": {}}
+    with pytest.raises(ValueError, match="'baseline' starts from a random encoder"):
+        encoder_sizes("baseline", DEFAULT, path)
+
+
+def test_sizes_leave_the_heads_open_that_nothing_tells(vit, torch_file):
+    found = encoder_sizes("lora", DEFAULT, str(torch_file(vit.state_dict())))
+    assert found["num_heads"] is None
+    assert found["norm_eps"] == 1e-5
+    with pytest.raises(ValueError, match=r"no word about the number of attention heads.*--num_h"):
+        check_given_sizes(found["file"], found["said"], {"num_heads": None}, flags=True)
+    check_given_sizes(found["file"], found["said"], {"num_heads": 4}, flags=True)
+
+
+def test_record_of_one_of_our_models_says_what_its_tensors_do_not(small_network, tmp_path):
+    sizes = {"qkv_bias": True, "num_prefix_tokens": 2, "norm_eps": 1e-6, "num_heads": 3}
+    source = small_network(regime="finetune", **sizes)
+    save_model(source, tmp_path / "model.pt")
+    network = network_for_encoder(
+        tmp_path / "model.pt", 2, 3, (32, 32, 16), regime="frozen", feature_size=4
+    )
+    assert {k: network.config[k] for k in sizes} == sizes
+    theirs = source.encoder.state_dict()
+    assert all(torch.equal(v, theirs[k]) for k, v in network.encoder.state_dict().items())
+
+
+def test_path_that_a_config_would_not_tell_apart_is_refused(small_network):
+    with pytest.raises(ValueError, match=r"--pretrained: found a::b.pt, expected a path without #"):
+        start_encoder(small_network(), "a::b.pt")
