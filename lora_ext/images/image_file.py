@@ -34,6 +34,8 @@ class ImageFile:
         affine: from voxel indices to mm, (4, 4), in RAS as nibabel has it.
         read: reads the voxels, of `shape`; raises ValueError if the file is damaged.
         qform: a NIfTI's second affine, which is not used, where the header has both.
+        placed: whether this is a segmentation that is cropped to what it shows and belongs to the
+            grid of an image: it is placed there by its geometry.
     """
 
     path: str
@@ -41,6 +43,7 @@ class ImageFile:
     affine: np.ndarray
     read: Callable[[], np.ndarray]
     qform: np.ndarray | None = None
+    placed: bool = False
 
     @property
     def num_channels(self) -> int:
@@ -93,12 +96,13 @@ def check_output_ending(output_ext: str) -> str:
     return output_ext
 
 
-def check_same_grid(reference: ImageFile, image: ImageFile) -> None:
+def check_same_grid(reference: ImageFile, image: ImageFile, otherwise: str = "") -> None:
     """Check that two images have the same voxels: nothing is resampled silently.
 
     Args:
         reference: the image that gives the grid.
         image: the one to compare with it.
+        otherwise: what else may be done where they have not, for the error.
 
     Raises:
         ValueError: another shape, or a corner voxel that is more than a tenth of a voxel away.
@@ -106,15 +110,22 @@ def check_same_grid(reference: ImageFile, image: ImageFile) -> None:
     if image.shape[:3] != reference.shape[:3]:
         raise ValueError(
             f"{image.path}: expected the shape of {reference.path}, {_size(reference)}, "
-            f"got {_size(image)}"
+            f"got {_size(image)}{otherwise and '; resample one first, ' + otherwise}"
         )
     voxels, mm = displacement(reference, image.affine)
-    if voxels > _GRID_TOLERANCE:
+    if not same_grid(reference, image):
         raise ValueError(
             f"{image.path}: expected the affine of {reference.path}, got one that puts a corner "
             f"{voxels:.4g} voxels ({mm:.4g} mm) elsewhere; up to {_GRID_TOLERANCE:g} voxels are "
-            "allowed, so resample one onto the other first"
+            f"allowed, so resample one onto the other first{otherwise and ', ' + otherwise}"
         )
+
+
+def same_grid(reference: ImageFile, image: ImageFile) -> bool:
+    """Whether two images have the same voxels, as `check_same_grid` has it."""
+    if image.shape[:3] != reference.shape[:3]:
+        return False
+    return displacement(reference, image.affine)[0] <= _GRID_TOLERANCE
 
 
 def two_places(image: ImageFile) -> str:
