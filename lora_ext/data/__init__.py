@@ -20,6 +20,7 @@ from lora_ext.data.task import read_task
 from lora_ext.data.transforms import (
     NameAfterCased,
     NormalizeVolumed,
+    PlaceLabeld,
     SelectChannelsd,
     is_foreground,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "LabelsToRegionsd",
     "NameAfterCased",
     "NormalizeVolumed",
+    "PlaceLabeld",
     "RegionsToLabelsd",
     "SelectChannelsd",
     "Task",

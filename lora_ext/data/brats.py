@@ -61,8 +61,8 @@ def check_found_labels(
     flag = f'--regions "{_plain(own)}"' if own and values <= known else "--regions"
     if asked - values and values - asked:
         raise ValueError(
-            f"{source}: expected the labels {_numbers(asked)} of the regions {_plain(regions)}, got "
-            f"label maps with {_numbers(values)}; pass {flag}"
+            f"{source}: expected the labels {_numbers(asked)} of the regions {_plain(regions)}, "
+            f"got label maps with {_numbers(values)}; pass {flag}"
         )
     if values - asked:
         logger.info("%s: the labels %s are in no region", source, _numbers(values - asked))

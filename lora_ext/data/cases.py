@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from lora_ext.data.brats import check_found_labels
 from lora_ext.data.checks import check_cases

@@ -19,17 +19,13 @@ from monai.utils import ensure_tuple
 from tqdm import tqdm
 
 from lora_ext.files import whole_file
-from lora_ext.images.image_file import ImageFile, check_same_grid, two_places
+from lora_ext.images.image_file import RESAMPLE, ImageFile, check_same_grid, two_places
 from lora_ext.images.limits import check_resampled, voxel_size
 from lora_ext.images.listing import counted
 from lora_ext.images.reader import files_of, open_image
 
 logger = logging.getLogger(__name__)
 
-RESAMPLE = (
-    "or, if the patient lay still between them, pass --resample_channels True, which brings them "
-    "onto the first one's grid"
-)
 _QUIET = 4  # so few cases are read without a progress bar
 _THREADS = min(8, os.cpu_count() or 1)  # gzip lets go of the interpreter lock
 
@@ -42,6 +38,7 @@ class Passed(TypedDict):
     voxel: Sequence[float]  # mm
     label: str | None
     labels: Sequence[int]  # the values in the label map, without 0
+    segments: Sequence[tuple[int, str]]  # named values of a segmentation from 3D Slicer
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,7 @@ class _Rules:
     channels: tuple[str, ...]  # in one file
     modalities: tuple[str, ...]  # of the files, one each
     values: list[int] | None  # of label maps; None for any integer
+    names: Mapping[int, str]  # of these values, where they have any
     resample_channels: bool
     nan_to_num: bool
 
@@ -75,7 +73,8 @@ def check_cases(
             series) per channel.
         channel_names: names of the channels that a case's file holds, in their order.
         modalities: names of a case's files where `image` is a list; by default `channel_names`.
-        label_values: the values a label map may hold, background included; None for any integer.
+        label_values: the values a label map may hold, background included, or a mapping from these
+            to their names; None for any integer.
         spacing: the voxel size in mm that the images will be resampled to; None where they are not.
         record: JSON file that remembers the cases that passed, by path, size and time of change of
             their files and by what was checked; a changed file is read again. None reads all.
@@ -95,14 +94,14 @@ def check_cases(
         tuple(channel_names),
         tuple(channel_names if modalities is None else modalities),
         None if label_values is None else sorted({*label_values}),
+        label_values if isinstance(label_values, Mapping) else {},
         resample_channels,
         nan_to_num,
     )
     with idist.one_rank_first():
         passed = _read_record(record)
         keys = {
-            _record_key(item, rules): item
-            for item in sorted(items, key=lambda item: item["case"])
+            _record_key(item, rules): item for item in sorted(items, key=lambda item: item["case"])
         }
         pending = {key: item for key, item in keys.items() if key not in passed}
         try:
@@ -111,7 +110,7 @@ def check_cases(
         finally:
             if pending:
                 _write_record(record, passed)
-        _check_together([passed[key] for key in keys], spacing, len(channel_names))
+        _check_together([passed[key] for key in keys], spacing, rules)
     return {value for key in keys for value in passed[key]["labels"]}
 
 
@@ -128,18 +127,32 @@ def _check_all(
         yield from zip(pending, bar, strict=True)
 
 
-def _check_together(
-    cases: list[Passed], spacing: Sequence[float] | None, num_channels: int
-) -> None:
+def _check_together(cases: list[Passed], spacing: Sequence[float] | None, rules: _Rules) -> None:
     """Check what the cases' headers and labels amount to."""
+    num_channels = len(rules.channels)
     for case in cases if spacing is not None else ():
         check_resampled(case["image"], case["shape"], case["voxel"], spacing, num_channels)  # type: ignore[arg-type]
+    _check_segments(cases, rules.names)
     labelled = [case for case in cases if case["label"]]
     if labelled and not any(case["labels"] for case in labelled):
         raise ValueError(
             f"{labelled[0]['label']}: expected labels other than 0 in at least one case, got none "
             f"in {counted(len(labelled), 'label map')}; nothing can be learnt or measured from them"
         )
+
+
+def _check_segments(cases: list[Passed], names: Mapping[int, str]) -> None:
+    """Check that segments of one name have one value: 3D Slicer numbers them as they were drawn."""
+    values = {name.lower(): value for value, name in names.items()}
+    for case in cases:
+        for value, name in case["segments"]:
+            expected = values.setdefault(name.lower(), value)
+            if expected != value:
+                raise ValueError(
+                    f"{case['label']}: expected the label value {expected} for the segment {name}, "
+                    f"as in the other cases or in the data set's labels, got {value}; export it as "
+                    "a label map with one colour table for all cases"
+                )
 
 
 def _record_key(item: Mapping[str, Any], rules: _Rules) -> str:
@@ -188,6 +201,7 @@ def _check_case(item: Mapping[str, Any], rules: _Rules) -> Passed:
         "shape": images[0].shape[:3],
         "voxel": voxel_size(images[0].affine),
         "label": label.path if label is not None else None,
+        "segments": list((label.segments or {}).items()) if label is not None else [],
         "labels": [] if label is None else _check_label(label, images[0], rules.values),
     }
 
@@ -195,7 +209,7 @@ def _check_case(item: Mapping[str, Any], rules: _Rules) -> Passed:
 def _check_label(label: ImageFile, image: ImageFile, values: list[int] | None) -> list[int]:
     """Check a label map, and list its values without 0."""
     check_channels(label, ("label",))
-    if not label.placed:
+    if label.segments is None:
         check_same_grid(image, label)
     if remark := two_places(label):
         logger.warning(remark)

@@ -158,8 +158,7 @@ def check_listed_once(source: Path, cases: Mapping[str, tuple[CasePaths, ...]]) 
 def _cases(
     source: Path, content: Mapping[str, Any], inside: bool
 ) -> dict[str, tuple[CasePaths, ...]]:
-    """Read all entries; a Decathlon's case is called as its file, others by the first name that
-    tells all of them apart."""
+    """Read all entries, and name the cases; those of a Decathlon task after their files."""
     keys = {"training": "training", "validation": "training", "testing": "test", "test": "test"}
     read: dict[str, list[CasePaths]] = {"training": [], "test": []}
     for key, part in keys.items():
@@ -178,23 +177,23 @@ def _case(source: Path, entry: Any, key: str, labelled: bool, inside: bool) -> C
     """Read one entry, still without a name."""
     if not labelled and isinstance(entry, (str, list)):
         entry = {"image": entry}
-    keys = ("image", "label") if labelled else ("image",)
-    found = [entry.get(name) if isinstance(entry, Mapping) else None for name in keys]
-    files = found[0] if isinstance(found[0], list) else [found[0]]
-    if not files or not all(isinstance(path, str) and path for path in [*files, *found[1:]]):
+    held = entry if isinstance(entry, Mapping) else {}
+    image, label, fold = held.get("image"), held.get("label"), held.get("fold")
+    files = image if isinstance(image, list) else [image]
+    paths = [*files, label] if labelled else files
+    if not files or not all(isinstance(path, str) and path for path in paths):
         raise ValueError(
-            f"{source}: expected a path for each of {', '.join(keys)} (or a list of paths, one per "
-            f"channel, for image), got the {key} entry {entry!r}"
+            f"{source}: expected a path for each of {'image, label' if labelled else 'image'} (or "
+            f"a list of paths, one per channel, for image), got the {key} entry {entry!r}"
         )
-    images = tuple(_path(source, path, inside) for path in files)
-    fold = 0 if key == "validation" else entry.get("fold")
     if fold is not None and (type(fold) is not int or fold < 0):
         raise ValueError(f"{source}: expected a fold of 0 or more, got the {key} entry {entry!r}")
+    images = tuple(_path(source, str(path), inside) for path in files)
     return CasePaths(
-        "",
-        images if isinstance(found[0], list) else images[0],
-        _path(source, found[1], inside) if labelled else None,
-        fold,
+        name="",
+        image=images if isinstance(image, list) else images[0],
+        label=_path(source, str(label), inside) if labelled else None,
+        fold=0 if key == "validation" else fold,
     )
 
 
@@ -225,9 +224,7 @@ def _labels(source: Path, labels: Mapping[str, str]) -> dict[int, str]:
     return {int(key): str(name) for key, name in labels.items()}
 
 
-def _check_counts(
-    source: Path, cases: Mapping[str, tuple[CasePaths, ...]], count: int
-) -> None:
+def _check_counts(source: Path, cases: Mapping[str, tuple[CasePaths, ...]], count: int) -> None:
     """Check that each case with a file per channel has all of them."""
     for case in (case for listed in cases.values() for case in listed):
         if isinstance(case.image, tuple) and len(case.image) != count:

@@ -186,11 +186,13 @@ class _Folder:
             images[modality] = kept
             logger.info("%s: ignored, %s has the name %s", other, kept, modality)
             return
-        other = rival or images.get(_ALL) or (None if modality else next(iter(images.values()), None))
-        if other:
+        clash = rival or images.get(_ALL)
+        if not modality and images:
+            clash = next(iter(images.values()))
+        if clash:
             what = f"one image for the channel {modality}" if modality else "one image"
             raise ValueError(
-                f"{path}: expected {what} of case {case}, got a second next to {other}"
+                f"{path}: expected {what} of case {case}, got a second next to {clash}"
             )
         images[modality] = path
 
@@ -233,4 +235,6 @@ def _recognised(root: Path) -> tuple[str, ...]:
             f"{root}: found no file that is named after a known modality, such as "
             "<case>_flair.nii.gz; name the channels by --modalities"
         )
-    return tuple(name for first, name in sorted(found.items(), key=lambda pair: list(names).index(pair[0])))
+    return tuple(
+        name for first, name in sorted(found.items(), key=lambda pair: list(names).index(pair[0]))
+    )

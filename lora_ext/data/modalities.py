@@ -95,7 +95,7 @@ def aliases(modalities: Iterable[str]) -> dict[str, str]:
         a sequence.
     """
     asked = [str(modality) for modality in modalities]
-    named = {}
+    named: dict[str, str] = {}
     for names in SYNONYMS:
         own = [modality for modality in asked if _plain(modality) in set(map(_plain, names))]
         named |= dict.fromkeys(names, own[0]) if len(own) == 1 else {}
@@ -108,7 +108,7 @@ def every_alias() -> dict[str, str]:
 
 
 def split_name(stem: str, names: Iterable[str]) -> tuple[str, str]:
-    """Split ``<case>_<modality>`` or ``<case>-<modality>`` by the longest name that fits.
+    """Split ``<case>_<modality>``, also with a hyphen or a dot, by the longest name that fits.
 
     Args:
         stem: name of a file or folder, without ending.
@@ -119,7 +119,7 @@ def split_name(stem: str, names: Iterable[str]) -> tuple[str, str]:
     """
     for name in sorted(names, key=len, reverse=True):
         case = stem[: -len(name) - 1]
-        if case and stem.lower().endswith((f"_{name}", f"-{name}")):
+        if case and stem.lower().endswith((f"_{name}", f"-{name}", f".{name}")):
             return case, name
     return stem, ""
 

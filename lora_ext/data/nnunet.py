@@ -34,7 +34,9 @@ def read_nnunet(source: Path, content: Mapping[str, Any]) -> Task:
         ValueError: a key that is missing or not in nnU-Net's form, a file ending of no known
             format, or a case without one of its channels.
     """
-    check_types(source, content, {"channel_names": dict, "labels": dict}, optional={"dataset": dict})
+    check_types(
+        source, content, {"channel_names": dict, "labels": dict}, optional={"dataset": dict}
+    )
     channels = channel_names(source, content["channel_names"], "channel_names")
     regions = _regions(source, content["labels"])
     ending = content.get("file_ending", ".nii.gz")
@@ -98,7 +100,9 @@ def _grouped(folder: Path, ending: str, count: int) -> dict[str, tuple[Path, ...
                 f"{folder}: expected the channels 0 to {count - 1} of case {case}, as "
                 f"channel_names says, got {', '.join(map(str, sorted(files)))}"
             )
-    return {case: tuple(files[channel] for channel in range(count)) for case, files in found.items()}
+    return {
+        case: tuple(files[channel] for channel in range(count)) for case, files in found.items()
+    }
 
 
 def _regions(source: Path, labels: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -120,7 +124,9 @@ def _value_names(regions: Mapping[str, list[int]], order: Any) -> dict[int, str]
     written = dict(zip(order, regions, strict=False)) if isinstance(order, list) else {}
     values = sorted({value for group in regions.values() for value in group})
     smallest = {
-        value: min((name for name in regions if value in regions[name]), key=lambda n: len(regions[n]))
+        value: min(
+            (name for name in regions if value in regions[name]), key=lambda n: len(regions[n])
+        )
         for value in values
     }
     return {0: "background"} | {v: written.get(v, smallest[v]) for v in values}

@@ -21,6 +21,10 @@ OUTPUT_ENDINGS = (".nii.gz", ".nrrd", ".mha")  # one file each, compressed
 
 # ITK's source file, line and address
 _ITK_PREFIX = re.compile(r"^.*?ITK(::| )ERROR: \w+\(0x[0-9a-f]+\): ", re.IGNORECASE)
+RESAMPLE = (
+    "or, if the patient lay still between them, pass --resample_channels True, which brings them "
+    "onto the first one's grid"
+)
 _GRID_TOLERANCE = 0.1  # of a voxel; formats and programs round the same numbers in their own ways
 
 
@@ -34,8 +38,8 @@ class ImageFile:
         affine: from voxel indices to mm, (4, 4), in RAS as nibabel has it.
         read: reads the voxels, of `shape`; raises ValueError if the file is damaged.
         qform: a NIfTI's second affine, which is not used, where the header has both.
-        placed: whether this is a segmentation that is cropped to what it shows and belongs to the
-            grid of an image: it is placed there by its geometry.
+        segments: name of each label value of a segmentation from 3D Slicer, which is cropped to
+            what it shows and has its place on an image's grid by its geometry; None for any other.
     """
 
     path: str
@@ -43,7 +47,7 @@ class ImageFile:
     affine: np.ndarray
     read: Callable[[], np.ndarray]
     qform: np.ndarray | None = None
-    placed: bool = False
+    segments: dict[int, str] | None = None
 
     @property
     def num_channels(self) -> int:
