@@ -117,10 +117,10 @@ class NameAfterCased(MapTransform):
 class PlaceLabeld(MapTransform):
     """Place label maps of 3D Slicer (1, h, w, d), which are cropped, on the grid of their image.
 
-    Every other label map stays as it is: one on another grid than its image was refused before.
+    Everything else stays as it is: a label map on another grid than its image was refused before.
 
     Args:
-        keys: keys of the label maps.
+        keys: keys of what was loaded, label maps among them.
         reference: key of the image (C, H, W, D).
         allow_missing_keys: whether an item may lack a key.
     """

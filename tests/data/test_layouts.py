@@ -147,7 +147,7 @@ def tensors(items):
     load = Compose(
         [
             LoadImaged(keys, reader=VolumeReader(), image_only=True, ensure_channel_first=True),
-            PlaceLabeld("label", allow_missing_keys=True),
+            PlaceLabeld(keys),
             SelectChannelsd("image"),
         ]
     )
