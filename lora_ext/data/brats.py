@@ -58,7 +58,7 @@ def check_found_labels(
             "different values: images in the place of label maps"
         )
     known = {label for labels in own.values() for label in labels}
-    flag = f'--regions "{_plain(own)}"' if own and values <= known else "--regions"
+    flag = f'--regions "{_plain(own)}"' if own and values <= known else "--regions with these"
     if asked - values and values - asked:
         raise ValueError(
             f"{source}: expected the labels {_numbers(asked)} of the regions {_plain(regions)}, "

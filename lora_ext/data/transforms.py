@@ -26,6 +26,7 @@ from lora_ext.images.image_file import case_name
 from lora_ext.images.reader import SEGMENTS
 from lora_ext.images.resampling import onto_grid
 
+_PLACE = (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPATIAL_SHAPE)
 KINDS = ("auto", "mr", "ct")
 CT_BELOW = -500.0  # HU; a voxel at or below this makes a volume CT (air is -1000)
 CT_WINDOW = (-1000.0, 1000.0)  # HU
@@ -142,21 +143,8 @@ class PlaceLabeld(MapTransform):
             voxels = onto_grid(
                 convert_to_numpy(label[0]), affines[0], image.shape[1:], affines[1], nearest=True
             )
-            item[key] = MetaTensor(
-                torch.from_numpy(voxels)[None],
-                image.affine,
-                {
-                    **label.meta,
-                    **{
-                        name: image.meta[name]
-                        for name in (
-                            MetaKeys.AFFINE,
-                            MetaKeys.ORIGINAL_AFFINE,
-                            MetaKeys.SPATIAL_SHAPE,
-                        )
-                    },
-                },
-            )
+            place = {name: image.meta[name] for name in _PLACE if name in image.meta}
+            item[key] = MetaTensor(torch.from_numpy(voxels)[None], meta={**label.meta, **place})
         return item
 
 
