@@ -57,6 +57,11 @@ def fold_cases(
     channels = task.channel_indices(modalities)
     if task.labels:
         check_regions(regions, task.labels)
+    if not task.training:
+        raise ValueError(
+            f"{task.source}: expected cases with a label map to train on (in a folder without a "
+            "list, <case>_seg beside the image), got none"
+        )
     cases = {case.name: case for case in task.training}
     folds = {name: case.fold for name, case in cases.items()}
     names, validation = split_cases(folds, fold, num_folds, split_seed)

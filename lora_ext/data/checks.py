@@ -27,7 +27,7 @@ from lora_ext.images.reader import files_of, open_image
 logger = logging.getLogger(__name__)
 
 _QUIET = 4  # so few cases are read without a progress bar
-_THREADS = min(8, os.cpu_count() or 1)  # gzip lets go of the interpreter lock
+THREADS = min(8, os.cpu_count() or 1)  # gzip lets go of the interpreter lock
 
 
 class Passed(TypedDict):
@@ -121,7 +121,7 @@ def _check_all(
         return
     logger.info("reading %d cases to check them", len(pending))
     hidden = len(pending) <= _QUIET or not sys.stderr.isatty()
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         checks = pool.map(lambda item: _check_case(item, rules), pending.values())
         bar = tqdm(checks, "checking cases", len(pending), unit="case", disable=hidden)
         yield from zip(pending, bar, strict=True)

@@ -43,7 +43,7 @@ def read_folder(root: Path, modalities: Sequence[str] | None = None, labelled: b
         The task, its labels unnamed.
 
     Raises:
-        ValueError: no image, no label map where `labelled`, a missing channel, two files or folders
+        ValueError: no image, a missing channel, two files or folders
             for one channel of a case, or an image, DICOM series or label map of no case.
     """
     asked = _recognised(root) if modalities is None else check_names(modalities)
@@ -57,14 +57,12 @@ def read_folder(root: Path, modalities: Sequence[str] | None = None, labelled: b
     training = tuple(case for case in cases if case.label)
     others = [case.name for case in cases if not case.label]
     alone = sorted(found.labels.keys() - found.images.keys())
-    if alone or not training:
-        expected = f"{root}: expected a label map <case>_{LABEL_NAMES[0]} beside each image"
+    if alone:
         raise ValueError(
-            f"{expected}, got {found.labels[alone[0]]} without an image of case {alone[0]}"
-            if alone
-            else f"{expected} to train on, got none; found the cases {listed(others)}"
+            f"{root}: expected a label map <case>_{LABEL_NAMES[0]} beside each image, got "
+            f"{found.labels[alone[0]]} without an image of case {alone[0]}"
         )
-    if others:
+    if others and training:
         logger.warning("%d cases have no label map: %s", len(others), listed(others))
     return Task(
         *(root, asked, {}, training, tuple(case for case in cases if not case.label)),

@@ -290,7 +290,7 @@ def edit(folder, **keys):
         ),
         (
             lambda d: [p.unlink() for p in d.glob("*_seg*")],
-            r"expected a label map <case>_seg .*got none",
+            r"expected cases with a label map .*<case>_seg .*got none",
         ),
         (
             lambda d: (d / "x_seg.nii.gz").touch(),
