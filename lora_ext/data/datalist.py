@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lora_ext.data.form import CasePaths, Task
-from lora_ext.data.modalities import aliases, check_names, every_alias, split_name
+from lora_ext.data.modalities import aliases, check_names, every_alias, split_name, tell_names
 from lora_ext.images.image_file import case_name
 from lora_ext.images.reader import open_image
 
@@ -267,6 +267,9 @@ def _recognised(
     if all(isinstance(c.image, tuple) for c in every) and all(first):
         channels = tuple(names[name] for name in first)
         if set(modalities or ()) <= set(channels):
+            called = zip(channels, first, strict=True)
+            asked = modalities or channels
+            tell_names(source, sorted(pair for pair in called if pair[0] in asked))
             return _sorted(source, cases, channels, names), channels
     channels = _in_order(every[0], modalities)
     _check_counts(source, cases, len(channels))

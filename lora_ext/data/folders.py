@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lora_ext.data.brats import challenge_regions
 from lora_ext.data.form import CasePaths, Task
-from lora_ext.data.modalities import aliases, check_names, every_alias, split_name
+from lora_ext.data.modalities import aliases, check_names, every_alias, split_name, tell_names
 from lora_ext.images.dicom import holds_dicom
 from lora_ext.images.image_file import ENDINGS, case_name, ending
 from lora_ext.images.listing import entries, listed
@@ -49,6 +49,7 @@ def read_folder(root: Path, modalities: Sequence[str] | None = None, labelled: b
     asked = _recognised(root) if modalities is None else check_names(modalities)
     found = _Folder(root, asked)
     found.add_entries()
+    tell_names(root, sorted(found.called))
     cases = sorted(found.cases(), key=lambda case: case.name)
     if not labelled:
         for path in found.labels.values():
@@ -79,6 +80,7 @@ class _Folder:
         self.names = aliases(modalities)
         self.images: dict[str, dict[str, Path]] = defaultdict(dict)
         self.labels: dict[str, Path] = {}
+        self.called: set[tuple[str, str]] = set()  # modalities, and their names here
         self.exact: set[Path] = set()  # images that have the very name of their modality
 
     def add_entries(self) -> None:
@@ -193,6 +195,7 @@ class _Folder:
                 f"{path}: expected {what} of case {case}, got a second next to {clash}"
             )
         images[modality] = path
+        self.called |= {(modality, name)} if name else set()
 
     def _add_label(self, case: str, path: Path) -> None:
         other = self.labels.setdefault(case, path)

@@ -60,7 +60,7 @@ def find_channels(modalities: Sequence[str], channels: Sequence[str], source: ob
         if found[-1] is None:
             raise ValueError(f"modality {modality!r} is not in {source}; available are {available}")
     indices = [index for index in found if index is not None]
-    _tell(source, {m: channels[i] for m, i in zip(modalities, indices, strict=True)})
+    tell_names(source, [(m, channels[i]) for m, i in zip(modalities, indices, strict=True)])
     return indices
 
 
@@ -124,6 +124,18 @@ def split_name(stem: str, names: Iterable[str]) -> tuple[str, str]:
     return stem, ""
 
 
+def tell_names(source: object, taken: Iterable[tuple[str, str]]) -> None:
+    """Tell in one line which modalities a data set calls by other names.
+
+    Args:
+        source: the data set.
+        taken: the modalities that were asked for, each with what it is called there.
+    """
+    other = [f"{asked} is {called}" for asked, called in taken if asked.lower() != called.lower()]
+    if other:
+        logger.info("%s: channels by other names: %s", source, ", ".join(other))
+
+
 def _synonym(modality: str, asked: Sequence[str], held: Sequence[str]) -> int | None:
     """Return the one channel that is the same sequence and that nobody asked for by its name."""
     fitting = [
@@ -133,12 +145,6 @@ def _synonym(modality: str, asked: Sequence[str], held: Sequence[str]) -> int | 
     ]
     rivals = [name for name in asked if name not in held and same_sequence(modality, name)]
     return fitting[0] if len(fitting) == len(rivals) == 1 else None
-
-
-def _tell(source: object, taken: dict[str, str]) -> None:
-    other = [f"{m} is {c}" for m, c in taken.items() if m.lower() != c.lower()]
-    if other:
-        logger.info("%s: channels by other names: %s", source, ", ".join(other))
 
 
 def _plain(name: str) -> str:

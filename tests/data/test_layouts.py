@@ -220,11 +220,22 @@ def test_folds_of_a_list_are_used_and_told(phantom, tmp_path, caplog):
         fold_cases(tmp_path, FILES, REGIONS, **FOLD)
 
 
-def test_channels_by_other_names_are_told_in_one_line(tmp_path, volumes, write_image, caplog):
-    folder = LAYOUTS["nnU-Net"](tmp_path, volumes, write_image)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nnU-Net", "t1gd is T1w-Gd"),
+        ("BraTS 2023", "FLAIR is t2f, t1gd is t1c"),
+        ("datalist by name", "FLAIR is t2f, t1gd is t1c"),
+    ],
+)
+def test_channels_by_other_names_are_told_in_one_line(
+    tmp_path, volumes, write_image, caplog, name, words
+):
+    folder = LAYOUTS[name](tmp_path, volumes, write_image)
     with caplog.at_level(logging.INFO):
         inference_cases(folder, ["t1gd", "FLAIR"])
-    assert "channels by other names: t1gd is T1w-Gd\n" in caplog.text
+    assert f"channels by other names: {words}\n" in caplog.text
+    assert caplog.text.count("other names") == 1
 
 
 def test_labels_of_brats_that_do_not_fit_the_regions_name_the_flag(
