@@ -156,6 +156,21 @@ def overlay(
     print(overlay_from_files(image, truth, prediction, regions, out, channel=channel))
 
 
+def inspect(data: str, out: str | None = None, modalities: Any = None, channel: int = 0) -> None:
+    """Read every file of a data set once: tables, all faults, outliers, a picture of each case.
+
+    Args:
+        data: a data set of any layout, or the JSON file that lists it.
+        out: folder for inspection.html and contact_sheet.png; without it nothing is drawn.
+        modalities: names of the channels, such as FLAIR,T1w, where the data set has none.
+        channel: index of the channel that is drawn.
+    """
+    from lora_ext.evaluation.inspection import inspect_data
+
+    names = modalities.split(",") if isinstance(modalities, str) else modalities
+    print(inspect_data(str(data), out, names, channel))
+
+
 def study(
     data_dir: str,
     out: str,
@@ -230,6 +245,7 @@ def main() -> None:
         "study": study,
         "ablation": ablation,
         "overlay": overlay,
+        "inspect": inspect,
     }
     try:
         fire.Fire(verbs, name="lora_ext")

@@ -166,7 +166,8 @@ def _unknown(key: str, known: list[str]) -> str:
 
 def _check_record(trained: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Refuse settings that contradict the record of the model that will be used."""
-    free = {"fold", "num_folds", "split_seed"}  # which cases to score; those trained on are named
+    # Which cases to score (those trained on are named), and how files are read.
+    free = {"fold", "num_folds", "split_seed", "resample_channels", "nan_to_num"}
     for name in trained.keys() & given.keys() - free:
         if _plain(trained[name]) != _plain(given[name]):
             raise ValueError(

@@ -197,6 +197,11 @@ SETTINGS = (
     Setting("regions", "mapping", Allowed("name to a list of labels", _are_regions), "the "
             "regions to segment, in the network's order", _SEG, BOTH, recorded=True,
             also=("labels", "classes", "out_channels")),
+    Setting("resample_channels", "boolean", _TRUTH, "brings a case's other files onto the grid of "
+            "its first one, linearly, where they differ; only if the patient lay still between "
+            "them", _SEG, BOTH, recorded=True, also=("resample", "resample_to_first")),
+    Setting("nan_to_num", "boolean", _TRUTH, "reads voxels that are no number as 0", KINDS, BOTH,
+            recorded=True, also=("nan_to_zero", "replace_nan")),
     Setting("spacing", "list", Allowed("three numbers above 0, mm", _is_spacing), "voxel size "
             "that images are resampled to; in pre-training 0, 0, 0 keeps each volume's own", KINDS,
             BOTH, recorded=True,

@@ -1,4 +1,4 @@
-"""Medical Segmentation Decathlon tasks as MONAI data: channels, folds, checks and regions.
+"""Data sets of any layout as MONAI data: channels, folds, checks and regions.
 
 A *case item* is the dict that goes into a MONAI dataset: ``case`` (name), ``image`` (one path, or
 one path per channel), ``label`` (path, absent at inference) and ``channels`` (which channels of the
@@ -8,6 +8,7 @@ loaded file to keep, in the order of the modalities asked for).
 from lora_ext.data.cases import fold_cases, inference_cases
 from lora_ext.data.checks import check_cases
 from lora_ext.data.folds import split_fold
+from lora_ext.data.form import CasePaths, Task
 from lora_ext.data.regions import (
     LabelsToRegionsd,
     RegionsToLabelsd,
@@ -15,10 +16,11 @@ from lora_ext.data.regions import (
     labels_to_regions,
     regions_to_labels,
 )
-from lora_ext.data.task import CasePaths, MSDTask, read_task
+from lora_ext.data.task import read_task
 from lora_ext.data.transforms import (
     NameAfterCased,
     NormalizeVolumed,
+    PlaceLabeld,
     SelectChannelsd,
     is_foreground,
 )
@@ -27,11 +29,12 @@ from lora_ext.data.volumes import all_volumes, fold_volumes
 __all__ = [
     "CasePaths",
     "LabelsToRegionsd",
-    "MSDTask",
     "NameAfterCased",
     "NormalizeVolumed",
+    "PlaceLabeld",
     "RegionsToLabelsd",
     "SelectChannelsd",
+    "Task",
     "all_volumes",
     "check_cases",
     "check_regions",

@@ -1,16 +1,16 @@
-"""From a data folder to checked case items: a task's folds, or images to segment."""
+"""From a data set to checked case items: one fold of it, or its images to segment."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
+from lora_ext.data.brats import check_found_labels
 from lora_ext.data.checks import check_cases
-from lora_ext.data.folders import folder_items
-from lora_ext.data.folds import draw_training_cases, split_fold
+from lora_ext.data.folds import draw_training_cases, split_cases
+from lora_ext.data.form import Item
 from lora_ext.data.regions import check_regions
-from lora_ext.data.task import Item, case_item, read_task
+from lora_ext.data.task import read_task
 
 
 def fold_cases(
@@ -24,14 +24,17 @@ def fold_cases(
     training_cases: int | None = None,
     spacing: Sequence[float] | None = None,
     record: str | os.PathLike[str] | None = None,
+    resample_channels: bool = False,
+    nan_to_num: bool = False,
 ) -> dict[str, list[Item]]:
-    """List the training and the validation cases of one fold of a Decathlon task.
+    """List the training and the validation cases of one fold of a data set.
 
-    Only the task's labelled cases take part; its test cases never do. Every file of the items is
-    checked before they are returned, see `check_cases`.
+    Only its labelled cases take part; its test cases never do. Folds that the data set gives are
+    used, others are drawn. Every file of the items is checked before they are returned, see
+    `check_cases`.
 
     Args:
-        dataset_dir: the task folder, which holds dataset.json.
+        dataset_dir: the data set, of any layout that `read_task` reads.
         modalities: names of the channels to use, in the order the network takes them.
         regions: labels of each region.
         fold: which fold validates, 0 .. num_folds - 1.
@@ -41,30 +44,41 @@ def fold_cases(
             None keeps all. The validation cases stay the same.
         spacing: the voxel size in mm that the images will be resampled to, see `check_cases`.
         record: JSON file that remembers which files passed the checks.
+        resample_channels: see `check_cases`.
+        nan_to_num: see `check_cases`.
 
     Returns:
         Case items under ``training`` and ``validation``, sorted by case.
 
     Raises:
-        ValueError: a bad dataset.json, modality, region, fold, number of training cases or file.
+        ValueError: a bad list, modality, region, fold, number of training cases or file.
     """
-    task = read_task(dataset_dir, on_disk=("training",))
+    task = read_task(dataset_dir, modalities, on_disk=("training",))
     channels = task.channel_indices(modalities)
-    check_regions(regions, task.labels)
+    if task.labels:
+        check_regions(regions, task.labels)
+    if not task.training:
+        raise ValueError(
+            f"{task.source}: expected cases with a label map to train on (in a folder without a "
+            "list, <case>_seg beside the image), got none"
+        )
     cases = {case.name: case for case in task.training}
-    names, validation = split_fold(cases, fold, num_folds, split_seed)
+    folds = {name: case.fold for name, case in cases.items()}
+    names, validation = split_cases(folds, fold, num_folds, split_seed)
     training = draw_training_cases(names, training_cases, split_seed)
-    items = [
-        case_item(name, cases[name].image, channels, cases[name].label)
-        for name in (*training, *validation)
-    ]
-    check_cases(
+    items = [task.item(cases[name], channels) for name in (*training, *validation)]
+    found = check_cases(
         items,
         channel_names=task.channels,
-        label_values=task.labels,
+        modalities=modalities,
+        label_values=task.labels or None,
         spacing=spacing,
         record=record,
+        resample_channels=resample_channels,
+        nan_to_num=nan_to_num,
     )
+    if not task.labels:
+        check_found_labels(found, regions, task.regions, task.source)
     return {"training": items[: len(training)], "validation": items[len(training) :]}
 
 
@@ -74,18 +88,22 @@ def inference_cases(
     *,
     spacing: Sequence[float] | None = None,
     record: str | os.PathLike[str] | None = None,
+    resample_channels: bool = False,
+    nan_to_num: bool = False,
 ) -> list[Item]:
-    """List the images to segment, of a Decathlon task or of any folder of images.
+    """List the images to segment of a data set, or of any folder of images.
 
-    A task folder gives its test images, or its training images when it lists no test image. For
-    what another folder may hold see `folder_items`. Every file is checked before the items are
-    returned, see `check_cases`.
+    A data set with a list gives its test images, or its training images when it lists no test
+    image; a folder without one gives all. Every file is checked before the items are returned, see
+    `check_cases`.
 
     Args:
-        dataset_dir: the task folder or the folder of images.
+        dataset_dir: the data set, of any layout that `read_task` reads.
         modalities: names of the channels that the network takes, in its order.
         spacing: the voxel size in mm that the images will be resampled to, see `check_cases`.
         record: JSON file that remembers which files passed the checks.
+        resample_channels: see `check_cases`.
+        nan_to_num: see `check_cases`.
 
     Returns:
         Case items without labels, sorted by case.
@@ -93,17 +111,17 @@ def inference_cases(
     Raises:
         ValueError: a missing folder, one that is laid out otherwise, or a bad file.
     """
-    root = Path(dataset_dir).expanduser().absolute()
-    if (root / "dataset.json").is_file() or not root.is_dir():
-        task = read_task(root, on_disk=())  # the files of the list that is used are checked below
-        channels, names = task.channel_indices(modalities), task.channels
-        items = [case_item(c.name, c.image, channels) for c in task.test or task.training]
-    else:
-        names = () if isinstance(modalities, str) else tuple(str(name) for name in modalities)
-        if not names or len({name.lower() for name in names}) < len(names):
-            raise ValueError(
-                f"modalities: expected a list of names, each of them once, got {modalities!r}"
-            )
-        items = folder_items(root, names)
-    check_cases(items, channel_names=names, spacing=spacing, record=record)
+    # Of a list, the files that are used are checked below.
+    task = read_task(dataset_dir, modalities, on_disk=(), labelled=False)
+    channels = task.channel_indices(modalities)
+    items = [task.item(case, channels, labelled=False) for case in task.test or task.training]
+    check_cases(
+        items,
+        channel_names=task.channels,
+        modalities=modalities,
+        spacing=spacing,
+        record=record,
+        resample_channels=resample_channels,
+        nan_to_num=nan_to_num,
+    )
     return sorted(items, key=lambda item: item["case"])

@@ -6,10 +6,50 @@ they would draw other folds than those of earlier runs.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+
+logger = logging.getLogger(__name__)
+
+
+def split_cases(
+    given: Mapping[str, int | None], fold: int, num_folds: int, seed: int
+) -> tuple[list[str], list[str]]:
+    """Split cases by the folds that their data set gives them, else by `split_fold`.
+
+    Args:
+        given: the fold in which each case validates; None for a case that never does. Where that is
+            every case, the folds are drawn.
+        fold: which fold validates.
+        num_folds: number of folds to draw.
+        seed: seed of the draw.
+
+    Returns:
+        The training names and the validation names, both sorted.
+
+    Raises:
+        ValueError: a fold that the data set does not give, one without a training case, or see
+            `split_fold`.
+    """
+    folds = sorted({number for number in given.values() if number is not None})
+    if not folds:
+        return split_fold(given, fold, num_folds, seed)
+    validation = sorted(name for name, number in given.items() if number == fold)
+    training = sorted(given.keys() - set(validation))
+    if not validation or not training:
+        raise ValueError(
+            f"fold: expected one of {', '.join(map(str, folds))}, which the data set gives, with "
+            f"other cases to train on, got {fold}"
+        )
+    logger.info(
+        "the data set gives the folds: fold %d of %s validates (%d of %d cases); num_folds and "
+        "split_seed draw none",
+        *(fold, ", ".join(map(str, folds)), len(validation), len(given)),
+    )
+    return training, validation
 
 
 def split_fold(

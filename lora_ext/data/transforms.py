@@ -19,11 +19,14 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import ClipIntensityPercentiles, MapTransform, NormalizeIntensity
-from monai.utils import ImageMetaKey
+from monai.utils import ImageMetaKey, MetaKeys, convert_to_numpy
 from torch import Tensor
 
 from lora_ext.images.image_file import case_name
+from lora_ext.images.reader import SEGMENTS
+from lora_ext.images.resampling import onto_grid
 
+_PLACE = (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPATIAL_SHAPE)
 KINDS = ("auto", "mr", "ct")
 CT_BELOW = -500.0  # HU; a voxel at or below this makes a volume CT (air is -1000)
 CT_WINDOW = (-1000.0, 1000.0)  # HU
@@ -109,6 +112,39 @@ class NameAfterCased(MapTransform):
             if name is not None and isinstance(item[key], MetaTensor):
                 item[key] = item[key][:]  # a view with meta data of its own
                 item[key].meta[ImageMetaKey.FILENAME_OR_OBJ] = name
+        return item
+
+
+class PlaceLabeld(MapTransform):
+    """Place label maps of 3D Slicer (1, h, w, d), which are cropped, on the grid of their image.
+
+    Everything else stays as it is: a label map on another grid than its image was refused before.
+
+    Args:
+        keys: keys of what was loaded, label maps among them.
+        reference: key of the image (C, H, W, D).
+        allow_missing_keys: whether an item may lack a key.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, reference: str = "image", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.reference = reference
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its label maps (1, H, W, D) on the image's grid."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            label, image = item[key], item[self.reference]
+            if not isinstance(label, MetaTensor) or label.meta.pop(SEGMENTS, None) is None:
+                continue
+            affines = [convert_to_numpy(of.affine) for of in (label, image)]
+            voxels = onto_grid(
+                convert_to_numpy(label[0]), affines[0], image.shape[1:], affines[1], nearest=True
+            )
+            place = {name: image.meta[name] for name in _PLACE if name in image.meta}
+            item[key] = MetaTensor(torch.from_numpy(voxels)[None], meta={**label.meta, **place})
         return item
 
 

@@ -7,26 +7,39 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from lora_ext.data.checks import check_cases
-from lora_ext.data.folds import split_fold
-from lora_ext.data.task import Item, case_item, read_task
+from lora_ext.data.folds import split_cases
+from lora_ext.data.form import CasePaths, Item, Task, case_item
+from lora_ext.data.modalities import every_alias, split_name
+from lora_ext.data.task import LISTS, read_task
 from lora_ext.images.image_file import ENDINGS, case_name, ending
 from lora_ext.images.listing import files_below, listed
 from lora_ext.images.reader import open_image
 
 logger = logging.getLogger(__name__)
 
-Patients = dict[str, list[Item]]  # volumes by patient
+
+@dataclass
+class Patients:
+    """Volumes by patient, and the fold in which each validates where the data set gives one."""
+
+    volumes: dict[str, list[Item]]
+    folds: dict[str, int | None]
+
+
 MOST_CHANNELS = 4  # volumes in a file; more are a diffusion or a time series
 
 _LABELS = 128  # values; a label map has fewer
 _LABEL_MAP = re.compile("seg|label|mask", re.IGNORECASE)
-_PATIENT = "a first-level sub-folder of dataset_dir, or a file that lies in none"
+_PATIENT = (
+    "a first-level sub-folder of dataset_dir, or the files <patient>_<modality> that lie in none"
+)
 
 
 def fold_volumes(
@@ -37,25 +50,28 @@ def fold_volumes(
     split_seed: int,
     spacing: Sequence[float] | None = None,
     record: str | os.PathLike[str] | None = None,
+    nan_to_num: bool = False,
 ) -> dict[str, list[Item]]:
     """List the volumes to train on and the held-out volumes of one fold.
 
     Every image channel is a volume of its own. All volumes of one patient are on the same side of
-    the split. The patients of a Decathlon task are its labelled cases, split exactly as
-    `fold_cases` splits them: an encoder that was pre-trained with the same fold, number of folds
-    and split_seed has never seen the segmentation's validation cases. Another folder is searched
-    with its sub-folders, linked ones too; tasks in it are split each on their own, and of the other
-    files a patient is a first-level sub-folder, or a file that lies in none. Of those files label
-    maps are left out, and of a series (more than `MOST_CHANNELS` volumes in a file) all but the
-    first volume. Every file is checked before the items are returned, see `check_cases`.
+    the split. The patients of a listed data set (Decathlon, nnU-Net, datalist) are its labelled
+    cases, split exactly as `fold_cases` splits them: an encoder that was pre-trained with the same
+    fold, number of folds and split_seed has never seen the segmentation's validation cases. Another
+    folder is searched with its sub-folders, linked ones too; data sets in it are split each on
+    their own, and of the other files a patient is a first-level sub-folder, or the files
+    ``<patient>_<modality>`` that lie in none, as `read_folder` has it. Of those files label maps
+    are left out, and of a series (more than `MOST_CHANNELS` volumes in a file) all but the first
+    volume. Every file is checked before the items are returned, see `check_cases`.
 
     Args:
-        dataset_dir: a task folder, or any folder with NIfTI, NRRD or MetaImage files or tasks.
+        dataset_dir: a data set, or any folder with NIfTI, NRRD or MetaImage files or data sets.
         fold: which fold is held out, 0 .. num_folds - 1.
         num_folds: number of folds.
         split_seed: seed of the split.
         spacing: the voxel size in mm that the volumes will be resampled to, see `check_cases`.
         record: JSON file that remembers which files passed the checks.
+        nan_to_num: see `check_cases`.
 
     Returns:
         Volume items (``case``, ``image``, ``channels`` of one channel) under ``training`` and
@@ -66,15 +82,16 @@ def fold_volumes(
             patients than folds.
     """
     volumes: dict[str, list[Item]] = {"training": [], "validation": []}
-    for source, patients in _sources(dataset_dir, spacing, record).items():
-        if len(patients) < num_folds:
+    for source, found in _sources(dataset_dir, spacing, record, nan_to_num).items():
+        patients = found.volumes
+        if len(patients) < num_folds and not any(fold is not None for fold in found.folds.values()):
             raise ValueError(
                 f"{source}: expected at least as many patients as --num_folds, {num_folds}, got "
                 f"{len(patients)} ({', '.join(sorted(patients)[:4])}); a patient is {_PATIENT}; "
                 "lower --num_folds or, where sub-folders are sources, link the patients' own "
                 "folders into one"
             )
-        sides = split_fold(patients, fold, num_folds, split_seed)
+        sides = split_cases(found.folds, fold, num_folds, split_seed)
         for side, names in zip(volumes, sides, strict=True):
             volumes[side] += [item for name in names for item in patients[name]]
     return volumes
@@ -85,6 +102,7 @@ def all_volumes(
     *,
     spacing: Sequence[float] | None = None,
     record: str | os.PathLike[str] | None = None,
+    nan_to_num: bool = False,
 ) -> list[Item]:
     """List every volume that `fold_volumes` finds, unsplit.
 
@@ -92,6 +110,7 @@ def all_volumes(
         dataset_dir: as for `fold_volumes`.
         spacing: as for `fold_volumes`.
         record: JSON file that remembers which files passed the checks.
+        nan_to_num: see `check_cases`.
 
     Returns:
         Volume items, sorted by patient.
@@ -99,7 +118,7 @@ def all_volumes(
     Raises:
         ValueError: a bad dataset.json or file, or a folder without images.
     """
-    sources = _sources(dataset_dir, spacing, record).values()
+    sources = [p.volumes for p in _sources(dataset_dir, spacing, record, nan_to_num).values()]
     return [item for patients in sources for name in sorted(patients) for item in patients[name]]
 
 
@@ -107,21 +126,24 @@ def _sources(
     dataset_dir: str | os.PathLike[str],
     spacing: Sequence[float] | None,
     record: str | os.PathLike[str] | None,
+    nan_to_num: bool,
 ) -> dict[Path, Patients]:
-    """Find the tasks at or below a folder and its other files, each with its patients' volumes."""
+    """Find the data sets at or below a folder and its other files, each with its patients."""
     root = Path(dataset_dir).expanduser().absolute()
+    check = partial(check_cases, spacing=spacing, record=record, nan_to_num=nan_to_num)
+    if root.is_file():
+        return {root: _task_volumes(root, check)}
     files = files_below(root)
-    check = partial(check_cases, spacing=spacing, record=record)
-    tasks = [path.parent for path in files if path.name == "dataset.json"]
-    sources = {task: _task_volumes(task, check) for task in tasks}
-    images = [path for path in files if ending(path) and not set(path.parents) & set(tasks)]
+    tasks = {path.parent for path in files if path.name in LISTS}
+    sources = {task: _task_volumes(task, check) for task in sorted(tasks)}
+    images = [path for path in files if ending(path) and not set(path.parents) & tasks]
     loose = _without_label_maps(images)
     if loose:
         sources[root] = _folder_volumes(root, loose, check)
     if not sources:
         raise ValueError(
             f"{root}: found no image; dataset_dir must be a folder with files that end in "
-            f"{', '.join(ENDINGS)}, or a Decathlon task folder"
+            f"{', '.join(ENDINGS)}, or with a dataset.json or datalist.json"
         )
     return sources
 
@@ -144,19 +166,25 @@ def _holds_labels(path: Path) -> bool:
     return len(found) < _LABELS and bool((found == np.round(found)).all())
 
 
-def _task_volumes(root: Path, check: Callable[..., None]) -> Patients:
-    task = read_task(root, on_disk=("training",))
-    whole = [case_item(c.name, c.image, range(len(task.channels))) for c in task.training]
-    check(whole, channel_names=task.channels)
-    return {
-        c.name: [
-            case_item(f"{c.name}_{name}", c.image, [i]) for i, name in enumerate(task.channels)
-        ]
-        for c in task.training
-    }
+def _task_volumes(source: Path, check: Callable[..., set[int]]) -> Patients:
+    task = read_task(source, on_disk=("training",))
+    cases = task.training or task.test
+    every = range(len(task.channels))
+    check([task.item(c, every, labelled=False) for c in cases], channel_names=task.channels)
+    return Patients(
+        {c.name: [_volume(task, c, channel) for channel in every] for c in cases},
+        {c.name: c.fold for c in cases},
+    )
 
 
-def _folder_volumes(root: Path, files: list[Path], check: Callable[..., None]) -> Patients:
+def _volume(task: Task, case: CasePaths, channel: int) -> Item:
+    item = task.item(case, [channel], labelled=False)
+    if isinstance(item["image"], list):
+        item["image"] = item["image"][0]
+    return {**item, "case": f"{case.name}_{task.channels[channel]}"}
+
+
+def _folder_volumes(root: Path, files: list[Path], check: Callable[..., set[int]]) -> Patients:
     counts = {path: open_image(str(path)).num_channels for path in files}
     for count in sorted(set(counts.values())):  # check_cases takes files of one kind at a time
         same = [case_item(case_name(p), p, range(count)) for p in files if counts[p] == count]
@@ -167,11 +195,14 @@ def _folder_volumes(root: Path, files: list[Path], check: Callable[..., None]) -
             "%d files hold a series of more than %d volumes; the first of each is taken: %s",
             *(len(series), MOST_CHANNELS, listed(series)),
         )
-    patients: Patients = defaultdict(list)
+    patients: dict[str, list[Item]] = defaultdict(list)
+    names_of_channels = every_alias()
     for path, count in counts.items():
         parts = path.relative_to(root).parts
         name = case_name("_".join(parts))
         taken = range(count if count <= MOST_CHANNELS else 1)
         names = [f"{name}_{channel}" for channel in taken] if count > 1 else [name]
-        patients[parts[0]] += [case_item(n, path, [i]) for i, n in enumerate(names)]
-    return dict(patients)
+        patient, modality = split_name(name, names_of_channels)
+        own = patient if len(parts) == 1 and modality else parts[0]
+        patients[own] += [case_item(n, path, [i]) for i, n in enumerate(names)]
+    return Patients(dict(patients), dict.fromkeys(patients))

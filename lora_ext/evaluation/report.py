@@ -142,9 +142,11 @@ class CaseReport:
                 )
         label = item[CommonKeys.LABEL]
         # The file's path tells two cases of the same name apart.
-        source = _source(item)
+        source = _source(item, CommonKeys.LABEL, CommonKeys.IMAGE)
+        # `NameAfterCased` named the image; a label map may be called otherwise.
+        named = _source(item, CommonKeys.IMAGE, CommonKeys.LABEL)
         number = f"case_{idist.get_rank()}_{len(self._measured):04d}"
-        case = str(item.get("case") or (case_name(source) if source else number))
+        case = str(item.get("case") or (case_name(named) if named else number))
         if not isinstance(label, MetaTensor):
             raise ValueError(
                 f"{case}: expected the label as a MetaTensor, which knows its spacing, got "
@@ -177,9 +179,9 @@ class CaseReport:
         save_figure(figure, self.output_dir / figure_path(case))
 
 
-def _source(item: Mapping[str, Any]) -> str:
-    """Return the path of the file that the case was read from; empty when unknown."""
-    for key in (CommonKeys.LABEL, CommonKeys.IMAGE):
+def _source(item: Mapping[str, Any], *keys: str) -> str:
+    """Return the path of the first of some files that is known; empty when none is."""
+    for key in keys:
         meta = getattr(item.get(key), "meta", {})
         if meta.get(ImageMetaKey.FILENAME_OR_OBJ):
             return str(meta[ImageMetaKey.FILENAME_OR_OBJ])

@@ -26,6 +26,7 @@ from lora_ext.figures.planes import (
 from lora_ext.files import whole_file
 from lora_ext.images.image_file import ImageFile, case_name, check_same_grid
 from lora_ext.images.reader import open_image
+from lora_ext.images.resampling import on_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -344,6 +345,8 @@ def _open(path: StrPath) -> ImageFile:
 def _masks(path: StrPath, image: ImageFile, regions: Regions) -> torch.Tensor:
     """Read a label map on the image's grid as binary regions (R, H, W, D)."""
     labels = _open(path)
-    check_same_grid(image, labels)
-    values = torch.from_numpy(np.rint(labels.read().astype(np.float32)))
+    if labels.segments is None:
+        check_same_grid(image, labels)
+    found = on_image(labels, image, labels.read())
+    values = torch.from_numpy(np.rint(found.astype(np.float32)))
     return labels_to_regions(values.reshape(1, *image.shape[:3]), regions)

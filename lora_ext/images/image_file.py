@@ -21,6 +21,10 @@ OUTPUT_ENDINGS = (".nii.gz", ".nrrd", ".mha")  # one file each, compressed
 
 # ITK's source file, line and address
 _ITK_PREFIX = re.compile(r"^.*?ITK(::| )ERROR: \w+\(0x[0-9a-f]+\): ", re.IGNORECASE)
+RESAMPLE = (
+    "or, if the patient lay still between them, pass --resample_channels True, which brings them "
+    "onto the first one's grid"
+)
 _GRID_TOLERANCE = 0.1  # of a voxel; formats and programs round the same numbers in their own ways
 
 
@@ -34,6 +38,8 @@ class ImageFile:
         affine: from voxel indices to mm, (4, 4), in RAS as nibabel has it.
         read: reads the voxels, of `shape`; raises ValueError if the file is damaged.
         qform: a NIfTI's second affine, which is not used, where the header has both.
+        segments: name of each label value of a segmentation from 3D Slicer, which is cropped to
+            what it shows and has its place on an image's grid by its geometry; None for any other.
     """
 
     path: str
@@ -41,6 +47,7 @@ class ImageFile:
     affine: np.ndarray
     read: Callable[[], np.ndarray]
     qform: np.ndarray | None = None
+    segments: dict[int, str] | None = None
 
     @property
     def num_channels(self) -> int:
@@ -93,12 +100,13 @@ def check_output_ending(output_ext: str) -> str:
     return output_ext
 
 
-def check_same_grid(reference: ImageFile, image: ImageFile) -> None:
+def check_same_grid(reference: ImageFile, image: ImageFile, otherwise: str = "") -> None:
     """Check that two images have the same voxels: nothing is resampled silently.
 
     Args:
         reference: the image that gives the grid.
         image: the one to compare with it.
+        otherwise: what else may be done where they have not, for the error.
 
     Raises:
         ValueError: another shape, or a corner voxel that is more than a tenth of a voxel away.
@@ -106,15 +114,22 @@ def check_same_grid(reference: ImageFile, image: ImageFile) -> None:
     if image.shape[:3] != reference.shape[:3]:
         raise ValueError(
             f"{image.path}: expected the shape of {reference.path}, {_size(reference)}, "
-            f"got {_size(image)}"
+            f"got {_size(image)}{otherwise and '; resample one first, ' + otherwise}"
         )
     voxels, mm = displacement(reference, image.affine)
-    if voxels > _GRID_TOLERANCE:
+    if not same_grid(reference, image):
         raise ValueError(
             f"{image.path}: expected the affine of {reference.path}, got one that puts a corner "
             f"{voxels:.4g} voxels ({mm:.4g} mm) elsewhere; up to {_GRID_TOLERANCE:g} voxels are "
-            "allowed, so resample one onto the other first"
+            f"allowed, so resample one onto the other first{otherwise and ', ' + otherwise}"
         )
+
+
+def same_grid(reference: ImageFile, image: ImageFile) -> bool:
+    """Whether two images have the same voxels, as `check_same_grid` has it."""
+    if image.shape[:3] != reference.shape[:3]:
+        return False
+    return displacement(reference, image.affine)[0] <= _GRID_TOLERANCE
 
 
 def two_places(image: ImageFile) -> str:

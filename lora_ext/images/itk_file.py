@@ -13,6 +13,7 @@ import numpy as np
 from monai.data.utils import orientation_ras_lps
 
 from lora_ext.images.image_file import NRRD, ImageFile, damaged, ending
+from lora_ext.images.slicer import label_map
 
 _REAL_NUMBERS = ("scalar", "vector", "covariant_vector", "rgb", "rgba")
 _LPS = "left-posterior-superior"  # ITK has turned RAS and LAS into it
@@ -47,7 +48,8 @@ def open_itk(path: str) -> ImageFile:
     """Open an NRRD or MetaImage file; its data file, if it has one, was looked at by `data_file`.
 
     Channels are the components of each voxel (an NRRD axis of kind ``list`` or ``vector``,
-    MetaImage's ``ElementNumberOfChannels``), or the last of four axes.
+    MetaImage's ``ElementNumberOfChannels``), or the last of four axes. A segmentation of 3D Slicer
+    (``.seg.nrrd``) is opened as a label map, see `label_map`.
 
     Args:
         path: a .nrrd, .nhdr, .mha or .mhd file.
@@ -78,7 +80,12 @@ def open_itk(path: str) -> ImageFile:
     axes, components = header.GetNumberOfDimensions(), header.GetNumberOfComponents()
     shape = tuple(header.GetDimensions(axis) for axis in range(axes))
     shape += (components,) if components > 1 else ()
-    return ImageFile(path, shape, itk_affine(header), lambda: _voxels(path, components))
+    image = ImageFile(path, shape, itk_affine(header), lambda: _voxels(path, components))
+    fields = header.GetMetaDataDictionary()
+    if ending(path) not in NRRD or not fields.HasKey("Segment0_ID"):
+        return image
+    own = [key for key in fields.GetKeys() if key.startswith("Segment")]
+    return label_map(image, {key: str(fields[key]) for key in own})
 
 
 def itk_affine(header: Any) -> np.ndarray:

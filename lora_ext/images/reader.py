@@ -13,10 +13,21 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from lora_ext.images.dicom import open_series, series_files
-from lora_ext.images.image_file import ENDINGS, NIFTI, ImageFile, check_same_grid, ending
+from lora_ext.images.image_file import (
+    ENDINGS,
+    NIFTI,
+    RESAMPLE,
+    ImageFile,
+    check_same_grid,
+    ending,
+    same_grid,
+)
 from lora_ext.images.itk_file import data_file, open_itk
 from lora_ext.images.limits import check_header, readable_voxels
 from lora_ext.images.nifti import image_file, open_nifti
+from lora_ext.images.resampling import onto_grid
+
+SEGMENTS = "segments"  # in the meta data: a label map that is still to be placed on its image
 
 
 def open_image(path: str) -> ImageFile:
@@ -87,7 +98,16 @@ class VolumeReader(ImageReader):
     MONAI chooses one reader for all files of a case, by any part of their names and by what happens
     to be installed. This one looks at each file's ending, so that the channels of a case may come
     in different formats and always in the same space, RAS.
+
+    Args:
+        resample_channels: whether files of one case that lie on other grids than the first are
+            brought onto it, see `onto_grid`; otherwise they are refused.
+        nan_to_num: whether voxels that are not finite are read as 0.
     """
+
+    def __init__(self, resample_channels: bool = False, nan_to_num: bool = False) -> None:
+        self.resample_channels = resample_channels
+        self.nan_to_num = nan_to_num
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Return True: what cannot be read ends with an error."""
@@ -110,27 +130,39 @@ class VolumeReader(ImageReader):
         Raises:
             ValueError: a file that cannot be read, or files on different grids.
         """
-        loaded = [_load(path) for path in img]
+        loaded = [_load(path, self.nan_to_num) for path in img]
         if len(loaded) == 1:
             return loaded[0]
-        grids = [_grid(path, *image) for path, image in zip(img, loaded, strict=True)]
-        for grid in grids:
-            check_same_grid(grids[0], grid)
-        arrays = [a[None] if a.ndim == 3 else np.moveaxis(a, 3, 0) for a, _ in loaded]
+        first = _grid(img[0], *loaded[0])
+        arrays = [
+            self._on_grid(first, _grid(path, *image), image[0])
+            for path, image in zip(img, loaded, strict=True)
+        ]
+        arrays = [a[None] if a.ndim == 3 else np.moveaxis(a, 3, 0) for a in arrays]
         return np.concatenate(arrays), {**loaded[0][1], MetaKeys.ORIGINAL_CHANNEL_DIM: 0}
 
+    def _on_grid(self, first: ImageFile, grid: ImageFile, array: np.ndarray) -> np.ndarray:
+        if self.resample_channels and not same_grid(first, grid):
+            return onto_grid(array, grid.affine, first.shape, first.affine)
+        check_same_grid(first, grid, RESAMPLE)
+        return array
 
-def _load(path: str) -> tuple[np.ndarray, dict[str, Any]]:
+
+def _load(path: str, nan_to_num: bool) -> tuple[np.ndarray, dict[str, Any]]:
     image = open_image(path)
+    voxels = image.read()
+    if nan_to_num and voxels.dtype.kind == "f":
+        voxels = np.nan_to_num(voxels, nan=0.0, posinf=0.0, neginf=0.0)
     # In the precision of NIfTI: MONAI lays the grid of an oblique image that it resamples from
     # its corner or its centre, and the last digits of the affine decide.
     affine = image.affine.astype(np.float32).astype(np.float64)
-    return image.read(), {
+    return voxels, {
         MetaKeys.AFFINE: affine,
         MetaKeys.ORIGINAL_AFFINE: affine.copy(),
         MetaKeys.SPACE: SpaceKeys.RAS,
         MetaKeys.SPATIAL_SHAPE: np.asarray(image.shape[:3]),
         MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if len(image.shape) == 4 else float("nan"),
+        **({} if image.segments is None else {SEGMENTS: image.segments}),
     }
 
 

@@ -143,15 +143,15 @@ def test_a_folder_without_any_image_lists_what_is_allowed(tmp_path):
     (tmp_path / "notes.txt").touch()
     words = (
         f"{tmp_path}: found no image; expected a folder of files that end in .nii.gz, .nii, "
-        ".hdr, .nrrd, .nhdr, .mha, .mhd, of folders with DICOM series, or a Decathlon task folder "
-        "with a dataset.json"
+        ".hdr, .nrrd, .nhdr, .mha, .mhd, of folders of cases or with DICOM series, or one with a "
+        "dataset.json or datalist.json"
     )
     refused(tmp_path, f"^{re.escape(words)}$")
 
 
 def test_a_series_itself_is_no_folder_of_cases(put):
     folder = put("series")
-    refused(folder / "series", "series: found no image; expected .* folders with DICOM series")
+    refused(folder / "series", "series: found no image; expected .* with DICOM series")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_channels_on_different_grids_name_both_with_their_grids(put):
     put("a/t1gd", volume=VOLUME[:, :, :4])
     words = (
         r"a/t1gd: expected the shape of .*a/FLAIR, \(7, 6, 5\) at 1\.5x1\.25x4 mm, "
-        r"got \(7, 6, 4\) at 1\.5x1\.25x4 mm$"
+        r"got \(7, 6, 4\) at 1\.5x1\.25x4 mm; resample one first, or, .* --resample_channels"
     )
     refused(folder, words)
 

@@ -81,7 +81,7 @@ def test_the_channel_follows_its_name_when_the_file_order_changes(folder):
 @pytest.mark.parametrize(
     ("modalities", "words"),
     [
-        (["FLAIR", "T1c"], "modality 'T1c' is not in"),
+        (["FLAIR", "PET"], "modality 'PET' is not in"),
         (["FLAIR", "flair"], "got 'FLAIR' twice"),
         ([], "got []"),
         ("FLAIR", "got 'FLAIR'"),
@@ -101,7 +101,7 @@ def case(image, label="labelsTr/B_1.nii.gz"):
     [
         ("{'modality': 1}", "expected valid JSON"),
         ("[]", "expected a JSON object, got a list"),
-        ({k: v for k, v in BRATS.items() if k != "modality"}, "got no 'modality'"),
+        ({}, "or a datalist (training, validation, testing), got the keys none"),
         ({k: v for k, v in BRATS.items() if k != "labels"}, "got no 'labels'"),
         ({k: v for k, v in BRATS.items() if k != "training"}, "got no 'training'"),
         (changed(modality=["FLAIR"]), "expected a dict at 'modality', got a list"),
@@ -140,8 +140,13 @@ def test_a_wrong_dataset_json_is_refused_with_its_path_and_what_was_found(folder
 def test_a_missing_folder_and_a_missing_dataset_json_are_named(folder):
     with pytest.raises(ValueError, match=r"nowhere: found no such folder"):
         read_task(folder / "nowhere")
-    with pytest.raises(ValueError, match=r"imagesTr: found no dataset\.json"):
-        read_task(folder / "imagesTr")
+    (folder / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"notes\.txt: found a \.txt; dataset_dir must be"):
+        read_task(folder / "notes.txt")
+    (folder / "dataset.json").rename(folder / "list.json")
+    with pytest.raises(ValueError, match=r"found no file that is named after a known modality"):
+        read_task(folder)
+    assert len(read_task(folder / "list.json").training) == 2
 
 
 @pytest.mark.parametrize("name", ["imagesTr/B_2", "labelsTr/B_1", "imagesTs/B_3"])

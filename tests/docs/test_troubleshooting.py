@@ -60,10 +60,6 @@ def read(folder, modalities=("T2", "ADC")):
     fold_cases(folder, modalities, REGIONS, fold=0, num_folds=2, split_seed=0)
 
 
-def other_shape(task):
-    save(task / "a_label.nii.gz", np.ones((8, 8, 7), np.uint8))
-
-
 def other_place(task):
     label = nib.load(task / "a_label.nii.gz")
     affine = label.affine + np.array([[0, 0, 0, 5.0]] + [[0, 0, 0, 0]] * 3)
@@ -83,12 +79,10 @@ def truncated(task):
 
 SPOILT = {
     "channels (": lambda t: save(t / "a.nii.gz", np.ones((8, 8, 8, 3), np.float32)),
-    "expected the shape": other_shape,
     "expected the affine": other_place,
     "every label": lambda t: save(t / "a_label.nii.gz", np.full((8, 8, 8), 7, np.uint8)),
     "non-finite": not_finite,
     "damaged or": truncated,
-    "no dataset.json": lambda t: (t / "dataset.json").unlink(),
 }
 
 
@@ -121,6 +115,30 @@ def covers(*words):
     """Counts sentences as covered by the test below it."""
     TESTED.update(words)
     return lambda test: test
+
+
+@covers("expected the shape")
+def test_channels_on_different_grids(tmp_path):
+    for case in "ab":
+        for name, depth in (("T2", 8), ("ADC", 7), ("seg", 8)):
+            save(tmp_path / f"{case}_{name}.nii.gz", np.ones((8, 8, depth), np.uint8))
+    with refused("expected the shape"):
+        read(tmp_path)
+
+
+@covers("found no image")
+def test_a_folder_without_images(tmp_path):
+    with refused("found no image"):
+        read(tmp_path)
+
+
+@covers("of the regions")
+def test_labels_that_do_not_fit_the_regions(tmp_path):
+    for case in "ab":
+        save(tmp_path / f"{case}.nii.gz", np.ones((8, 8, 8, 2), np.float32))
+        save(tmp_path / f"{case}_seg.nii.gz", np.full((8, 8, 8), 4, np.uint8))
+    with refused("of the regions"):
+        read(tmp_path)
 
 
 @covers("no such folder")

@@ -238,3 +238,13 @@ def test_two_ranks_pool_their_voxels_and_rank_0_reports_each_case_once(tmp_path:
     pooled = [float((tmp_path / f"pooled{rank}").read_text(encoding="utf-8")) for rank in range(2)]
     # The metric, like MONAI's, counts the case that both ranks had twice.
     assert pooled == [pytest.approx(2 * (8 + 0 + 4 + 8) / (16 + 8 + 12 + 16))] * 2
+
+
+def test_a_case_is_called_after_its_image_where_the_label_map_has_another_name(
+    tmp_path: Path,
+) -> None:
+    named = item(None)
+    named["image"] = MetaTensor(torch.zeros(1, 6, 5, 4), meta={"filename_or_obj": "a_1.nii.gz"})
+    named["label"].meta["filename_or_obj"] = "/data/a_1/a_1_seg.nii.gz"
+    run(CaseReport(tmp_path, REGIONS, figures=False), [named])
+    assert [case["case"] for case in content(tmp_path)["cases"]] == ["a_1"]
