@@ -26,6 +26,7 @@ REGIMES = ("baseline", "finetune", "frozen", "lora16", "lora32", "lora64")
 PRETRAINING = "mae_pretrain"
 RUN_TIME_FOLDERS = ("models", "eval", "__pycache__")  # made by runs, not committed
 MEASURED = "measured.json"  # by bundle name: eval_metrics, performance, memory
+KINDS_OF_IMAGES = {"mr": "MR", "ct": "CT", "pet": "PT"}  # values of `intensity`, as DICOM has them
 WIDTH = 100  # characters of a line of generated JSON
 FACT = re.compile(r"\$\{(\w+)\}")
 FRAGMENT = (
@@ -211,9 +212,40 @@ def _derived(name: str, facts: dict[str, Any]) -> dict[str, Any]:
             f"{name} = {{{', '.join(map(str, labels))}}}"
             for name, labels in facts["regions"].items()
         ),
+        **_intensity_facts(facts),
         "eval_table": _table(facts["eval_metrics"]),
         "channel_def": {str(i): name for i, name in enumerate(facts["modalities"])},
         "region_def": {str(i): name for i, name in enumerate(facts["regions"])},
+    }
+
+
+def _intensity_facts(facts: dict[str, Any]) -> dict[str, str]:
+    """What the metadata and the docs say of the channels' values."""
+    given = facts["intensity"]
+    by_name = given if isinstance(given, dict) else dict.fromkeys(facts["modalities"], given)
+    kinds = [kind for kind in KINDS_OF_IMAGES if kind in by_name.values()] or ["mr"]
+    (low, high), (least, most) = facts["ct_window"], facts["pet_window"]
+    rules = {
+        "mr": "normalised to zero mean and unit variance over its nonzero voxels",
+        "ct": f"clipped to {low:g} .. {high:g} HU, less the centre of that window, divided by its "
+        "width / √12",
+        "pet": f"clipped to {least:g} .. {most:g}, less the lower end, divided by the width / √12",
+    }
+    inside = {"mr": "not zero", "ct": "above -500 HU", "pet": "any"}
+    named = {
+        kind: ", ".join(name for name, own in by_name.items() if own == kind) for kind in kinds
+    }
+    plain = kinds == ["mr"]
+    return {
+        "image_modality": ", ".join(KINDS_OF_IMAGES[kind] for kind in kinds),
+        "image_format": "hounsfield" if kinds == ["ct"] else "magnitude",
+        "normalization_text": f"each channel {rules['mr']}"
+        if plain
+        else "; ".join(f"{named[kind]} {rules[kind]}" for kind in kinds),
+        "foreground_text": "voxels that are not zero in some channel"
+        if plain
+        else "voxels that are inside in some channel: "
+        + ", ".join(f"{named[kind]} {inside[kind]}" for kind in kinds),
     }
 
 

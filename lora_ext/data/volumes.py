@@ -150,7 +150,8 @@ def _task_volumes(root: Path, check: Callable[..., None]) -> Patients:
     check(whole, channel_names=task.channels)
     return {
         c.name: [
-            case_item(f"{c.name}_{name}", c.image, [i]) for i, name in enumerate(task.channels)
+            case_item(f"{c.name}_{name}", c.image, [i]) | {"modality": name}
+            for i, name in enumerate(task.channels)
         ]
         for c in task.training
     }
