@@ -86,8 +86,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_name(value: Any) -> bool:
-    """Whether this is a text that no config would take for a reference or an expression."""
+def is_name(value: Any) -> bool:
+    """Tell whether this is a text that no config takes for a reference or an expression.
+
+    Args:
+        value: what was given, or read from a file.
+    """
     return (
         isinstance(value, str)
         and value.isprintable()
@@ -131,7 +135,7 @@ def _is_device(value: Any) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    return all(map(_is_name, value)) and len({str(name).lower() for name in value}) == len(value)
+    return all(map(is_name, value)) and len({str(name).lower() for name in value}) == len(value)
 
 
 def _are_regions(value: Any) -> bool:
