@@ -17,19 +17,13 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from monai.transforms import (
-    Compose,
-    LoadImaged,
-    NormalizeIntensityd,
-    Orientationd,
-    Spacingd,
-)
+from monai.transforms import Compose, LoadImaged, Orientationd, Spacingd
 from torch import Tensor
 from tqdm import tqdm
 
 from lora_ext import ChannelLoRAUNETR, load_model
 from lora_ext.bundles.generator import bundle_facts
-from lora_ext.data import LabelsToRegionsd, SelectChannelsd, fold_cases
+from lora_ext.data import LabelsToRegionsd, NormalizeModalitiesd, SelectChannelsd, fold_cases
 from lora_ext.evaluation import PooledDice
 from lora_ext.weights import network_arguments
 
@@ -54,7 +48,7 @@ def prepared(run: dict, cases: list[dict]) -> list[tuple[Tensor, Tensor]]:
         SelectChannelsd("image"),
         Orientationd(keys, axcodes="RAS", labels=None),
         Spacingd(keys, pixdim=facts["spacing"], mode=("bilinear", "nearest")),
-        NormalizeIntensityd("image", nonzero=True, channel_wise=True),
+        NormalizeModalitiesd("image", facts["intensity"], facts["modalities"]),
         LabelsToRegionsd("label", run["regions"]),
     ])  # fmt: skip
     items = [prepare(case) for case in cases]

@@ -1,6 +1,6 @@
 """Kill a small training at random times, resume it, and count what was lost.
 
-Usage: python benchmarks/kills.py OUT [--kills 100] [--epochs 200] [--seed 0]     from the repository's root
+Usage, from the repository's root: python benchmarks/kills.py OUT [--kills 100] [--epochs 200]
 
 It trains `brats_lora16`, small, on phantoms: once without interruption, then with random SIGKILLs,
 each followed by the same command with ``--resume True``. Printed as JSON: checkpoints that a kill

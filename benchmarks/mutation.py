@@ -5,17 +5,16 @@ Usage: python benchmarks/mutation.py FILE TESTS... [--sample 100] [--seed 0] [--
     pip install cosmic-ray==8.7.0          once
     python benchmarks/mutation.py lora_ext/data/regions.py tests/data/test_regions.py
 
-The changes are cosmic-ray's (another operator, number, truth value, condition, ...), a random sample
-of them for a large file. Each is tried in a child forked off a process that has imported torch and
-MONAI already, where the module's source is replaced while it is imported: no file is written. What
-no test notices is printed as a diff, to be looked at: it is a test that is missing, or a change
-that means the same.
+The changes are cosmic-ray's (another operator, number, truth value, condition, ...), a random
+sample of them for a large file. Each is tried in a child forked off a process that has imported
+torch and MONAI already, where the module's source is replaced while it is imported: no file is
+written. What no test notices is printed as a diff, to be looked at: it is a test that is missing,
+or a change that means the same.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import importlib.abc
 import importlib.util
 import os
@@ -28,9 +27,6 @@ from pathlib import Path
 
 import fire
 import hypothesis.extra.numpy  # noqa: F401
-import monai.bundle
-import monai.engines
-import monai.networks.nets
 import pytest
 import torch
 from cosmic_ray import plugins
@@ -49,14 +45,17 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
         self.name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
     def find_spec(self, name, path, target=None):
+        """Claim the one module."""
         if name == self.name:
             return importlib.util.spec_from_file_location(name, self.path, loader=self)
         return None
 
     def get_filename(self, fullname: str) -> str:
+        """Return the path that tracebacks show."""
         return str(self.path)
 
     def get_data(self, path) -> bytes:
+        """Return the other source."""
         return self.source.encode()
 
 

@@ -18,6 +18,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import torch
 from monai.bundle import (
     ConfigParser,
@@ -27,6 +29,7 @@ from monai.bundle import (
     verify_net_in_out,
 )
 
+from lora_ext.bundles.generator import PLAN
 from lora_ext.networks.lora import ChannelLoRALinear
 from lora_ext.phantoms import write_phantoms
 from lora_ext.weights import save_model
@@ -60,6 +63,7 @@ class Subject:
         """Build the network of its inference config, with new weights."""
         parser = ConfigParser()
         parser.read_config(self.config("inference.json"))
+        parser["bundle_root"] = str(self.folder)  # a config read by hand does not know its place
         return parser.get_parsed_content("network_def")
 
 
@@ -74,8 +78,13 @@ def prepare(bundle: Path, workplace: Path) -> Subject:
         The copy with freshly drawn weights in ``models/model.pt``, and with the schema where
         MONAI would download it to.
     """
+    planned = (bundle / PLAN).is_file()  # a bundle that `new_bundle` made for other data
     task = "prostatex" if bundle.name.startswith("prostatex") else "brats"
-    data = write_phantoms(task, workplace / "data", cases=5, size=(48, 48, 24), test_cases=1)
+    data = (
+        write_noise(bundle, workplace / "data")
+        if planned
+        else write_phantoms(task, workplace / "data", cases=5, size=(48, 48, 24), test_cases=1)
+    )
     subject = Subject(workplace / bundle.name, data)
     shutil.copytree(bundle, subject.folder, ignore=IGNORED)
     (subject.folder / "eval").mkdir()
@@ -87,6 +96,40 @@ def prepare(bundle: Path, workplace: Path) -> Subject:
             torch.nn.init.normal_(layer.lora_B, std=0.02)  # zero at the start: without effect
     save_model(network, subject.folder / "models" / "model.pt")
     return subject
+
+
+def write_noise(bundle: Path, folder: Path) -> Path:
+    """Write a task of noise with the channels and labels that a bundle's metadata state.
+
+    Args:
+        bundle: the bundle's folder.
+        folder: folder to write.
+
+    Returns:
+        `folder`.
+    """
+    text = (bundle / "configs" / "metadata.json").read_text(encoding="utf-8")
+    tensors = json.loads(text)["network_data_format"]
+    channels = tensors["inputs"]["image"]["channel_def"]
+    labels = tensors["outputs"]["pred"]["channel_def"]
+    random, cases = np.random.default_rng(0), [f"noise_{number}" for number in range(5)]
+    values = np.array([int(value) for value in labels], np.uint8)
+    for case in cases:
+        image = random.random((48, 48, 24, len(channels)), dtype=np.float32)
+        label = random.choice(values, (48, 48, 24))
+        for part, voxels in (("imagesTr", image), ("labelsTr", label)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / part / f"{case}.nii.gz")
+    listed = [
+        {
+            key: f"{part}/{case}.nii.gz"
+            for key, part in (("image", "imagesTr"), ("label", "labelsTr"))
+        }
+        for case in cases
+    ]
+    content = {"modality": channels, "labels": labels, "training": listed}
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
 
 
 NECESSARY = ("configs/metadata.json", "LICENSE")

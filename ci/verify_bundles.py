@@ -1,6 +1,6 @@
 """Verify every bundle as the Model Zoo does, offline and at the bundles' own sizes.
 
-Usage: ci/verify_bundles [--bundle NAME[,NAME]] [--root bundles] [--processes 2]
+Usage: ci/verify_bundles [--bundle NAME[,NAME]|FOLDER] [--root bundles] [--processes 2]
 
 All bundles that the generator makes must be below the root, and no others. Each is verified on a
 copy in a temporary folder, with freshly drawn weights. Exits with 1 if any check fails.
@@ -26,7 +26,7 @@ import fire
 import torch
 from verification import CHECKS, Subject, prepare
 
-from lora_ext.bundles.generator import all_facts
+from lora_ext.bundles.generator import PLAN, all_facts
 from lora_ext.bundles.starting import user_error
 
 QUIET = ("monai.apps", "monai.bundle.scripts", "monai.bundle.workflows", "lora_ext", "ignite")
@@ -100,31 +100,39 @@ def table(results: Sequence[Result]) -> str:
 def check_set(root: Path) -> list[str]:
     """Return the names of the bundles below a folder, which must be those of the generator.
 
+    Bundles that `new_bundle` planned may lie beside them, and are verified too.
+
     Raises:
         ValueError: if one is missing, or has no source.
     """
-    found = {path.name for path in root.iterdir() if path.is_dir()}
+    planned = sorted(path.parents[1].name for path in root.glob(f"*/{PLAN}"))
+    found = {path.name for path in root.iterdir() if path.is_dir()} - set(planned)
     wanted = set(all_facts())
     if found != wanted:
         raise ValueError(
             f"{root}: expected the generator's bundles, got none of {sorted(wanted - found)} and "
             f"beside them {sorted(found - wanted)}; run `python -m lora_ext bundles --write`"
         )
-    return list(all_facts())
+    return [*all_facts(), *planned]
 
 
 def main(bundle: Any = None, root: str = "bundles", processes: int = 2) -> None:
     """Verify bundles, a line per check, and a table at the end.
 
     Args:
-        bundle: one name or several, with commas; by default all.
+        bundle: one name or several, with commas, or the folder of a bundle that `new_bundle` made,
+            wherever it lies; by default all.
         root: the folder of bundles.
         processes: bundles at a time; each takes about 4 GiB of memory at the paper's size.
 
     Raises:
         ValueError: for a bundle that is not one of the generator's, or a folder of others.
     """
-    names = check_set(Path(root))
+    if isinstance(bundle, str) and (Path(bundle) / PLAN).is_file():
+        root, bundle = str(Path(bundle).resolve().parent), Path(bundle).resolve().name
+        names = [bundle]
+    else:
+        names = check_set(Path(root))
     chosen = names if bundle is None else [bundle] if isinstance(bundle, str) else list(bundle)
     if unknown := sorted(set(chosen) - set(names)):
         raise ValueError(f"--bundle: expected some of {names}, got {unknown}")

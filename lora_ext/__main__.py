@@ -90,6 +90,35 @@ def bundles(
         print(f"{len(generator.all_facts())} bundles agree with their source")
 
 
+def new_bundle(
+    data: str,
+    out: str,
+    regime: str = "lora32",
+    overwrite: bool = False,
+    labels: Any = None,
+    **settings: Any,
+) -> None:
+    """Plan a bundle for your data, print the plan with its reasons, and write the bundle.
+
+    Args:
+        data: the data set's folder.
+        out: the bundle's folder, such as bundles/mytask_lora32; its name becomes the bundle's.
+        regime: baseline, finetune, frozen, lora16, lora32 or lora64.
+        overwrite: write into a folder that is there; its models and reports stay.
+        labels: names of the label values where the data set gives none, "{'1': 'tumour'}".
+        **settings: settings in place of planned ones, such as --spacing "[1,1,3]", --roi_size,
+            --regions, --modalities, --intensity, --pretrained; python -m lora_ext settings lists
+            them.
+    """
+    from lora_ext.bundles import new_bundle as made
+
+    plan = made.new_bundle(data, out, regime, overwrite=overwrite, labels=labels, **settings)
+    for name, decision in plan.items():
+        print(f"{name:<16} {_dump_line(decision.value)}\n{'':<16} {decision.reason}")
+    config = Path(out) / "configs" / "train.json"
+    print(f"train: python -m monai.bundle run training --config_file {config}")
+
+
 def settings(bundle: str = "brats_lora32", config: str | None = None) -> None:
     """Print every setting of a bundle: its default, type, range, unit and meaning.
 
@@ -232,6 +261,10 @@ def _dump(table: dict) -> str:
     return json.dumps(table, indent=2)
 
 
+def _dump_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def main() -> None:
     """Run a verb; bad input ends with one sentence and exit code 2, not with a traceback."""
     verbs = {
@@ -239,6 +272,7 @@ def main() -> None:
         "phantom": phantom,
         "download": download,
         "bundles": bundles,
+        "new_bundle": new_bundle,
         "settings": settings,
         "encoders": encoders,
         "package": package,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lora_ext import ChannelLoRAUNETR
-from lora_ext.data import is_foreground
+from lora_ext.data import Foreground
 from lora_ext.training import RegionDiceCELoss
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "brats_lora32" / "configs" / "inference.json"
@@ -179,7 +179,7 @@ def whole_case(sizes: Sizes, network: nn.Module, case: Tensor, *, lean: bool) ->
     """Make the inference of a case: the bundle's way (`lean`), or every window in float32."""
     if not lean:
         return lambda: windows(sizes, network, mixed=False)(case)
-    crop = CropForeground(select_fn=is_foreground)
+    crop = CropForeground(select_fn=Foreground([*map(str, range(sizes.channels))], "mr"))
     return lambda: windows(sizes, network, mixed=True)(crop(case[0]).as_tensor()[None])
 
 

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import lora_ext
-from lora_ext.bundles.generator import RUN_TIME_FOLDERS, SOURCE, all_facts, facts_of, render_bundle
+from lora_ext.bundles.generator import (
+    PLAN,
+    REGIMES,
+    RUN_TIME_FOLDERS,
+    SOURCE,
+    all_facts,
+    facts_of,
+    render_bundle,
+)
 from lora_ext.bundles.settings import SETTINGS, check_values
 from lora_ext.weights import recorded_settings
 
@@ -87,15 +95,16 @@ def bundle_files(
     Raises:
         ValueError: for settings that do not fit the weights or a bundle that takes none.
     """
-    trained, own, name = _record(weights), dict[str, bytes](), str(bundle)
+    trained, own, name, plan = _record(weights), dict[str, bytes](), str(bundle), None
     if folder is not None:
         own = dict(_own_files(folder))
-        made = _generated_name(own)
+        plan = _own_plan(own)
+        made = _generated_name(own, plan)
         if made is None:
             _check_given_configs(folder, own, trained or {}, settings)
             return folder.name, own
         name = made
-    rendered = render_bundle(baked_facts(name, trained, settings))
+    rendered = render_bundle(baked_facts(name, trained, settings, plan))
     return name, own | {path: text.encode() for path, text in rendered.items()}
 
 
@@ -132,12 +141,19 @@ def _own_files(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield "/".join(parts), path.read_bytes()
 
 
-def _generated_name(own: dict[str, bytes]) -> str | None:
+def _own_plan(own: dict[str, bytes]) -> dict[str, Any] | None:
+    """The plan of a bundle that `new_bundle` made."""
+    plan = json.loads(own[PLAN]) if PLAN in own else None
+    return plan if isinstance(plan, dict) and plan.get("regime") in REGIMES else None
+
+
+def _generated_name(own: dict[str, bytes], plan: dict[str, Any] | None) -> str | None:
     """The name of the bundle whose configs these are, if the generator made them."""
     name = json.loads(own[METADATA]).get("name")
-    if name not in all_facts():
+    if plan is None and name not in all_facts():
         return None
-    made = {k: v.encode() for k, v in render_bundle(facts_of(name)).items() if _is_config(k)}
+    rendered = render_bundle(facts_of(name, plan=plan))
+    made = {path: text.encode() for path, text in rendered.items() if _is_config(path)}
     return name if {k: v for k, v in own.items() if _is_config(k)} == made else None
 
 
@@ -163,7 +179,10 @@ def _check_given_configs(
 
 
 def baked_facts(
-    name: str, trained: dict[str, Any] | None, settings: dict[str, Any]
+    name: str,
+    trained: dict[str, Any] | None,
+    settings: dict[str, Any],
+    plan: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Facts of a bundle to package, with the settings of its weights and further ones baked in.
 
@@ -172,6 +191,7 @@ def baked_facts(
         trained: the settings that the weights were trained with, and the `COUNTS` of their network;
             ``None`` without weights.
         settings: facts to replace, such as ``{"spacing": [1.0, 1.0, 2.0]}``.
+        plan: as for `facts_of`.
 
     Returns:
         The merged facts. What was measured of the bundle stays out as soon as there are weights or
@@ -186,11 +206,11 @@ def baked_facts(
         raise ValueError(f"{', '.join(fixed)}: follows from other settings and cannot be set")
     check_values(settings)
     packaged = {str(SOURCE / "packaged.json"): _read(SOURCE / "packaged.json")}
-    plain = facts_of(name)
+    plain = facts_of(name, plan=plan)
     sizes = {} if trained is None else _as_facts(trained, plain) | {"weights": TRAINED}
     _check_agreement(sizes, settings, plain)
     layers = {**packaged, "the weights": sizes, "settings": settings}
-    facts = facts_of(name, layers, measured=trained is None and not settings)
+    facts = facts_of(name, layers, measured=trained is None and not settings, plan=plan)
     _check_counts(trained or {}, facts)
     _check_labels(facts)
     return facts

@@ -25,7 +25,9 @@ DATASETS = ("brats", "prostatex")
 REGIMES = ("baseline", "finetune", "frozen", "lora16", "lora32", "lora64")
 PRETRAINING = "mae_pretrain"
 RUN_TIME_FOLDERS = ("models", "eval", "__pycache__")  # made by runs, not committed
+PLAN = "docs/plan.json"  # in a bundle of other data: its regime and the layer of its facts
 MEASURED = "measured.json"  # by bundle name: eval_metrics, performance, memory
+KINDS_OF_IMAGES = {"mr": "MR", "ct": "CT", "pet": "PT"}  # values of `intensity`, as DICOM has them
 WIDTH = 100  # characters of a line of generated JSON
 FACT = re.compile(r"\$\{(\w+)\}")
 FRAGMENT = (
@@ -45,7 +47,10 @@ def pretraining_facts() -> dict[str, Any]:
 
 
 def facts_of(
-    name: str, more: dict[str, dict[str, Any]] | None = None, measured: bool = True
+    name: str,
+    more: dict[str, dict[str, Any]] | None = None,
+    measured: bool = True,
+    plan: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Merge the facts of one bundle.
 
@@ -53,6 +58,7 @@ def facts_of(
         name: the bundle's name.
         more: further layers, the last one wins, each under the name that errors call it by.
         measured: take in what was measured, which is true of the bundle's own settings alone.
+        plan: regime and facts of a bundle of other data, see `PLAN`, in place of its layers here.
 
     Returns:
         Every fact of the base, and what follows from them, such as ``num_channels``.
@@ -61,8 +67,11 @@ def facts_of(
         ValueError: for a layer with an unknown key or a value of another JSON type than the base's.
     """
     base = _read_json(SOURCE / "base.json")
-    layers = {str(path): _read_json(path) for path in _layer_files(name)}
-    if measured:
+    files = _layer_files(name) if plan is None else [SOURCE / f"regimes/{plan['regime']}.json"]
+    layers = {str(path): _read_json(path) for path in files}
+    if plan is not None:
+        layers[PLAN] = plan["facts"]
+    elif measured:
         layers[MEASURED] = _read_json(SOURCE / MEASURED).get(name, {})
     merged = dict(base)
     for where, layer in {**layers, **(more or {})}.items():
@@ -188,10 +197,11 @@ def lay_out(node: Any, indent: str = "") -> str:
 
 
 def _found(folder: Path) -> set[str]:
-    """Files below `folder` that are not left by runs."""
+    """Files below `folder` that are not left by runs, nor of bundles that have a plan."""
     paths = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     committed = (p for p in paths if not set(p.parts[1:-1]) & set(RUN_TIME_FOLDERS))
-    return {p.as_posix() for p in committed}
+    planned = {path.parents[1].name for path in folder.glob(f"*/{PLAN}")}
+    return {p.as_posix() for p in committed if p.parts[0] not in planned}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -211,9 +221,40 @@ def _derived(name: str, facts: dict[str, Any]) -> dict[str, Any]:
             f"{name} = {{{', '.join(map(str, labels))}}}"
             for name, labels in facts["regions"].items()
         ),
+        **_intensity_facts(facts),
         "eval_table": _table(facts["eval_metrics"]),
         "channel_def": {str(i): name for i, name in enumerate(facts["modalities"])},
         "region_def": {str(i): name for i, name in enumerate(facts["regions"])},
+    }
+
+
+def _intensity_facts(facts: dict[str, Any]) -> dict[str, str]:
+    """What the metadata and the docs say of the channels' values."""
+    given = facts["intensity"]
+    by_name = given if isinstance(given, dict) else dict.fromkeys(facts["modalities"], given)
+    kinds = [kind for kind in KINDS_OF_IMAGES if kind in by_name.values()] or ["mr"]
+    (low, high), (least, most) = facts["ct_window"], facts["pet_window"]
+    rules = {
+        "mr": "normalised to zero mean and unit variance over its nonzero voxels",
+        "ct": f"clipped to {low:g} .. {high:g} HU, less the centre of that window, divided by its "
+        "width / √12",
+        "pet": f"clipped to {least:g} .. {most:g}, less the lower end, divided by the width / √12",
+    }
+    inside = {"mr": "not zero", "ct": "above -500 HU", "pet": "any"}
+    named = {
+        kind: ", ".join(name for name, own in by_name.items() if own == kind) for kind in kinds
+    }
+    plain = kinds == ["mr"]
+    return {
+        "image_modality": ", ".join(KINDS_OF_IMAGES[kind] for kind in kinds),
+        "image_format": "hounsfield" if kinds == ["ct"] else "magnitude",
+        "normalization_text": f"each channel {rules['mr']}"
+        if plain
+        else "; ".join(f"{named[kind]} {rules[kind]}" for kind in kinds),
+        "foreground_text": "voxels that are not zero in some channel"
+        if plain
+        else "voxels that are inside in some channel: "
+        + ", ".join(f"{named[kind]} {inside[kind]}" for kind in kinds),
     }
 
 

@@ -86,8 +86,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_name(value: Any) -> bool:
-    """Whether this is a text that no config would take for a reference or an expression."""
+def is_name(value: Any) -> bool:
+    """Tell whether this is a text that no config takes for a reference or an expression.
+
+    Args:
+        value: what was given, or read from a file.
+    """
     return (
         isinstance(value, str)
         and value.isprintable()
@@ -107,6 +111,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "boolean": lambda value: isinstance(value, bool),
     "list": lambda value: isinstance(value, (list, tuple)) and bool(value),
     "mapping": lambda value: isinstance(value, Mapping) and bool(value),
+    "text or mapping": lambda value: isinstance(value, (str, Mapping)) and bool(value),
 }
 _ARTICLE = {kind: "an" if kind == "integer" else "a" for kind in TYPES}
 
@@ -130,7 +135,7 @@ def _is_device(value: Any) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    return all(map(_is_name, value)) and len({str(name).lower() for name in value}) == len(value)
+    return all(map(is_name, value)) and len({str(name).lower() for name in value}) == len(value)
 
 
 def _are_regions(value: Any) -> bool:
@@ -139,6 +144,21 @@ def _are_regions(value: Any) -> bool:
         return False
     whole = all(_is_integer(label) and label >= 0 for group in groups for label in group)
     return whole and _are_names(list(value))
+
+
+def _is_intensity(value: Any) -> bool:
+    known = ("auto", "mr", "ct", "pet")
+    if isinstance(value, Mapping):
+        return _are_names(list(value)) and all(kind in known for kind in value.values())
+    return value in known
+
+
+def _unlisted(names: Sequence[str], kinds: Mapping[str, str]) -> set[str]:
+    return {str(name).lower() for name in names} - {str(name).lower() for name in kinds}
+
+
+def _is_window(value: Any) -> bool:
+    return len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
 
 
 def _is_spacing(value: Any) -> bool:
@@ -189,8 +209,6 @@ SETTINGS = (
             also=("n_folds", "k")),
     Setting("training_cases", "integer or null", _at_least(1), "keeps that many of the fold's "
             "training cases; null keeps all", _SEG, also=("num_cases", "cases", "n_train")),
-    Setting("intensity", "text", _one_of("auto", "mr", "ct"), "how a volume's intensities are "
-            "normalised", _PRE, BOTH, recorded=True),
     Setting("modalities", "list", Allowed("names in the data set", _are_names), "the image "
             "channels, in the network's order", _SEG, BOTH, recorded=True,
             also=("channels", "sequences", "modality", "in_channels")),
@@ -202,6 +220,15 @@ SETTINGS = (
             "them", _SEG, BOTH, recorded=True, also=("resample", "resample_to_first")),
     Setting("nan_to_num", "boolean", _TRUTH, "reads voxels that are no number as 0", KINDS, BOTH,
             recorded=True, also=("nan_to_zero", "replace_nan")),
+    Setting("intensity", "text or mapping", Allowed("`auto`, `mr`, `ct`, `pet`, or channel to one "
+            "of them", _is_intensity), "what a channel's values are, and so how they are "
+            "normalised; auto goes by its name", KINDS, BOTH, recorded=True,
+            also=("normalization", "normalisation", "normalize", "normalise")),
+    Setting("ct_window", "list", Allowed("two rising numbers, HU", _is_window), "what CT is "
+            "clipped to", KINDS, BOTH, recorded=True, also=("window", "hu_window", "clip")),
+    Setting("pet_window", "list", Allowed("two rising numbers, SUV or the file's unit",
+            _is_window), "what PET is clipped to", KINDS, BOTH, recorded=True,
+            also=("suv_window", "suv_max")),
     Setting("spacing", "list", Allowed("three numbers above 0, mm", _is_spacing), "voxel size "
             "that images are resampled to; in pre-training 0, 0, 0 keeps each volume's own", KINDS,
             BOTH, recorded=True,
@@ -327,6 +354,8 @@ def check_values(values: Mapping[str, Any], where: str = "") -> None:
 
 TOGETHER: tuple[tuple[str, str, Callable[[Any, Any], bool], str], ...] = (
     ("fold", "num_folds", lambda a, b: a < b, "one below num_folds"),
+    ("intensity", "modalities", lambda a, b: isinstance(a, str) or not _unlisted(b, a),
+     "one of auto, mr, ct, pet for each of the modalities"),
     ("spacing", "regions", lambda a, b: all(a), "three numbers above 0 to segment the regions"),
     ("hidden_size", "num_heads", lambda a, b: a % b == 0, "a multiple of num_heads"),
     ("decoder_hidden_size", "decoder_num_heads", lambda a, b: a % b == 0 and a % 6 == 0,

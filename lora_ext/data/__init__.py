@@ -2,13 +2,15 @@
 
 A *case item* is the dict that goes into a MONAI dataset: ``case`` (name), ``image`` (one path, or
 one path per channel), ``label`` (path, absent at inference) and ``channels`` (which channels of the
-loaded file to keep, in the order of the modalities asked for).
+loaded file to keep, in the order of the modalities asked for). A volume to pre-train on has the
+name of its channel at ``modality``, where the channel has a name.
 """
 
 from lora_ext.data.cases import fold_cases, inference_cases
 from lora_ext.data.checks import check_cases
 from lora_ext.data.folds import split_fold
 from lora_ext.data.form import CasePaths, Task
+from lora_ext.data.intensity import Foreground, NormalizeModalitiesd, channel_kinds, kind_of
 from lora_ext.data.regions import (
     LabelsToRegionsd,
     RegionsToLabelsd,
@@ -17,31 +19,27 @@ from lora_ext.data.regions import (
     regions_to_labels,
 )
 from lora_ext.data.task import read_task
-from lora_ext.data.transforms import (
-    NameAfterCased,
-    NormalizeVolumed,
-    PlaceLabeld,
-    SelectChannelsd,
-    is_foreground,
-)
+from lora_ext.data.transforms import NameAfterCased, PlaceLabeld, SelectChannelsd
 from lora_ext.data.volumes import all_volumes, fold_volumes
 
 __all__ = [
     "CasePaths",
+    "Foreground",
     "LabelsToRegionsd",
     "NameAfterCased",
-    "NormalizeVolumed",
+    "NormalizeModalitiesd",
     "PlaceLabeld",
     "RegionsToLabelsd",
     "SelectChannelsd",
     "Task",
     "all_volumes",
+    "channel_kinds",
     "check_cases",
     "check_regions",
     "fold_cases",
     "fold_volumes",
     "inference_cases",
-    "is_foreground",
+    "kind_of",
     "labels_to_regions",
     "read_task",
     "regions_to_labels",

@@ -1,14 +1,4 @@
-"""Transforms that MONAI lacks: channels by number, names of cases, foreground, intensities.
-
-Intensities of one volume are brought to one scale by rules that look at it alone:
-
-- **CT** is recognised by a voxel at or below -500: Hounsfield units put air at -1000, and no MR
-  image is that negative. Values are clipped to -1000 .. 1000 HU and brought to zero mean and unit
-  variance over all voxels.
-- **MR** is everything else. Voxels that are exactly 0 are background and stay 0. The others are
-  clipped to their 0.5th and 99.5th percentile, since MR has no unit and bright vessels or fat have
-  no limit, and brought to zero mean and unit variance.
-"""
+"""Transforms that MONAI lacks: channels by number, names of cases."""
 
 from __future__ import annotations
 
@@ -18,19 +8,14 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import ClipIntensityPercentiles, MapTransform, NormalizeIntensity
+from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey, MetaKeys, convert_to_numpy
-from torch import Tensor
 
 from lora_ext.images.image_file import case_name
 from lora_ext.images.reader import SEGMENTS
 from lora_ext.images.resampling import onto_grid
 
 _PLACE = (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPATIAL_SHAPE)
-KINDS = ("auto", "mr", "ct")
-CT_BELOW = -500.0  # HU; a voxel at or below this makes a volume CT (air is -1000)
-CT_WINDOW = (-1000.0, 1000.0)  # HU
-MR_PERCENTILES = (0.5, 99.5)
 
 
 class SelectChannelsd(MapTransform):
@@ -146,76 +131,6 @@ class PlaceLabeld(MapTransform):
             place = {name: image.meta[name] for name in _PLACE if name in image.meta}
             item[key] = MetaTensor(torch.from_numpy(voxels)[None], meta={**label.meta, **place})
         return item
-
-
-class NormalizeVolumed(MapTransform):
-    """Normalise single-channel volumes (1, H, W, D) by the rules of MR or of CT.
-
-    Args:
-        keys: keys of the volumes.
-        kind: ``auto`` decides by `is_ct` for each volume, ``mr`` and ``ct`` decide for all.
-        allow_missing_keys: whether an item may lack a key.
-
-    Raises:
-        ValueError: another kind.
-    """
-
-    def __init__(
-        self, keys: KeysCollection, kind: str = "auto", allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        if kind not in KINDS:
-            raise ValueError(f"intensity: expected one of {', '.join(KINDS)}, got {kind!r}")
-        self.kind = kind
-        self.over_all = NormalizeIntensity()
-        self.over_nonzero = NormalizeIntensity(nonzero=True)
-        self.clip = ClipIntensityPercentiles(*MR_PERCENTILES)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its volumes normalised."""
-        item = dict(data)
-        for key in self.key_iterator(item):
-            volume = item[key]
-            ct = is_ct(volume) if self.kind == "auto" else self.kind == "ct"
-            item[key] = self.over_all(volume.clamp(*CT_WINDOW)) if ct else self._mr(volume)
-        return item
-
-    def _mr(self, volume: Tensor) -> Tensor:
-        inside = volume != 0
-        if not inside.any():
-            return volume
-        clipped = volume.clone()
-        clipped[inside] = torch.as_tensor(self.clip(volume[inside].as_subclass(Tensor)))
-        return torch.as_tensor(self.over_nonzero(clipped))
-
-
-def is_foreground(image: Tensor) -> Tensor:
-    """Mark the voxels that hold a signal, for MONAI's ``CropForegroundd``.
-
-    Skull-stripped and phantom images are exactly zero around the head; there is nothing to learn or
-    to find there. Images without such a background, CT among them, are foreground all over.
-
-    Args:
-        image: shape (C, H, W, D), as read from the file.
-
-    Returns:
-        True where a channel is not zero; True everywhere if the whole image is zero, so that a
-        blank image keeps its size.
-    """
-    marked = image != 0
-    return marked if bool(marked.any()) else torch.ones_like(marked)
-
-
-def is_ct(volume: Tensor) -> bool:
-    """Tell CT from MR by its values.
-
-    Args:
-        volume: any shape, in Hounsfield units if it is CT.
-
-    Returns:
-        Whether a voxel is at or below `CT_BELOW`.
-    """
-    return float(volume.min()) <= CT_BELOW
 
 
 def _select(image: Any, channels: list[int], name: object) -> Any:

@@ -181,7 +181,8 @@ def _volume(task: Task, case: CasePaths, channel: int) -> Item:
     item = task.item(case, [channel], labelled=False)
     if isinstance(item["image"], list):
         item["image"] = item["image"][0]
-    return {**item, "case": f"{case.name}_{task.channels[channel]}"}
+    name = task.channels[channel]
+    return {**item, "case": f"{case.name}_{name}", "modality": name}
 
 
 def _folder_volumes(root: Path, files: list[Path], check: Callable[..., set[int]]) -> Patients:

@@ -89,6 +89,8 @@ def recorded_settings(ckpt_dir: str | os.PathLike[str], names: Iterable[str]) ->
     """
     record = read_record(Path(ckpt_dir) / MODEL)
     named = {"roi_size": record["img_size"], **record} if "img_size" in record else record
+    if "regime" in named:  # models that do not say it are of a time when all images were MR
+        named = {"intensity": "mr", **named}
     return {name: named[name] for name in names if name in named}
 
 

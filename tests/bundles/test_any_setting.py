@@ -27,9 +27,15 @@ PYTHON = {
     "list": (list, tuple), "mapping": dict, "device": object,
 }  # fmt: skip
 DEFAULTS = {**all_facts()["mae_pretrain"], **bundle_facts()["brats_lora32"]}
-QUICK = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+QUICK = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def refusal(values):
+    try:
+        check_values(values)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize("name", [setting.name for setting in SETTINGS])
@@ -37,11 +43,10 @@ QUICK = settings(
 @given(value=VALUES)
 def test_value_is_refused_in_a_sentence_or_has_the_type(name, value):
     setting = NAMED[name]
-    try:
-        check_values({name: value})
-    except ValueError as error:
-        assert str(error).startswith(f"--{name}: expected ")
-        assert "; got " in str(error)
+    refused = refusal({name: value})
+    if refused:
+        assert refused.startswith(f"--{name}: expected ")
+        assert "; got " in refused
         return
     if value is None:
         assert setting.type.endswith(" or null") or setting.type == "device"
@@ -59,9 +64,7 @@ def test_value_is_refused_in_a_sentence_or_has_the_type(name, value):
 def test_names_that_pass_mean_themselves_in_a_config(name, words):
     """No name that the check lets through is a reference, an expression or a path to MONAI."""
     value = words if name == "modalities" else {word: [1] for word in words}
-    try:
-        check_values({name: value})
-    except ValueError:
+    if refusal({name: value}):
         return
     parser = ConfigParser({"names": value, "of": "@names"})
     parser.parse()
@@ -76,7 +79,5 @@ def test_settings_together_are_refused_in_a_sentence(data):
     own = [s.name for s in settings_of("segmentation") if s.name in DEFAULTS]
     names = data.draw(st.lists(st.sampled_from(own), unique=True, max_size=5))
     values = {n: data.draw(st.just(DEFAULTS[n]) | VALUES) for n in names}
-    try:
-        check_values(values)
-    except ValueError as error:
-        assert "expected" in str(error)
+    refused = refusal(values)
+    assert refused is None or "expected" in refused

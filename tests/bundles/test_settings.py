@@ -134,6 +134,7 @@ WRONG = {
     "text": ["", "another", 3, None, True],
     "list": ["iso", 4, [], None, "[1,1,1]"],
     "mapping": [[], "3", {}, None],
+    "text or mapping": ["", "another", 3, None, True, [], {}],
     "folder": [1, "", " ", None, True],
     "device": ["gpu0", "cuda:99", "", {}],
 }
@@ -149,6 +150,9 @@ OUT_OF_RANGE = {
     "decoder_num_heads": [0], "sw_batch_size": [0], "sw_overlap": [1.0, -0.1],
     "modalities": [["T2", "t2"], ["$import os"], ["@device"], [1], ["=cmd|x"], ["a\nb"]],
     "regions": [{"TC": 3}, {"TC": []}, {"TC": [0.5]}, {"$x": [1]}, {"a": [1], "A": [2]}],
+    "intensity": ["MR", {"CT": "hu"}, {"$import os": "ct"}, {"CT": ["ct"]}],
+    "ct_window": [[1, 1], [240, -160], [0, 1, 2], ["0", 1], [0, float("inf")]],
+    "pet_window": [[0, 0], [0]],
     "spacing": [[0, 1, 1], [1, 1], [1, 1, -1], [1, 1, "1"], [1, 1, float("nan")]],
     "roi_size": [[32.0, 32, 32], [30, 32, 32], [0, 16, 16], [32, 32]],
     "lora_targets": [["q_proj"], ["qkv", "qkv"]],
@@ -185,6 +189,10 @@ def test_every_range_is_tried():
     [
         ({"spacing": [0, 0, 0], "regions": {"a": [1]}}, "--spacing: expected three numbers abo"),
         ({"fold": 5, "num_folds": 5}, "--fold: expected one below num_folds, 5; got 5"),
+        (
+            {"intensity": {"CT": "ct"}, "modalities": ["ct", "PET"]},
+            "--intensity: expected one of auto, mr, ct, pet for each of the modalities, ",
+        ),
         ({"hidden_size": 50, "num_heads": 12}, "--hidden_size: expected a multiple of num_heads"),
         ({"decoder_hidden_size": 32, "decoder_num_heads": 2}, "a multiple of 6 and of"),
     ],

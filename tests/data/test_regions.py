@@ -102,7 +102,7 @@ def test_labels_in_no_region_are_background():
 
 @pytest.mark.parametrize("value", [1.4, 1.6])
 def test_label_between_whole_numbers_is_refused(value):
-    with pytest.raises(ValueError, match=f"expected every label to be an integer, got 1"):
+    with pytest.raises(ValueError, match="expected every label to be an integer, got 1"):
         labels_to_regions(voxels([0.0, value, 2.0]), PROSTATE)
 
 
