@@ -114,9 +114,12 @@ def check_given_sizes(
     Raises:
         ValueError: for sizes that differ; for no number of heads where nothing tells it.
     """
-    words = [{n: sizes[k] for n, k in ARGUMENTS.items() if k in sizes} for sizes in (said, given)]
+    theirs, ours = (
+        {name: sizes[key] for name, key in ARGUMENTS.items() if key in sizes}
+        for sizes in (said, given)
+    )
     hint = "; leave these out, since the file says them"
-    check_sizes(*words, path, f"{hint}, or give --pretrained none" if flags else hint)
+    check_sizes(theirs, ours, path, f"{hint}, or give --pretrained none" if flags else hint)
     if given.get("num_heads", 1) is None:
         raise ValueError(_no_heads(path, said["hidden_size"], "--num_heads"))
 
@@ -179,7 +182,9 @@ def chosen_encoder(
     if text.lower() == "none":
         return None
     _check_regime(regime, text)
-    if "::" in text and not is_remote(text):
+    if is_remote(text):
+        return text.replace("::sha256=", "#sha256=")  # MONAI made the first of the second
+    if "::" in text:
         raise ValueError(
             f"--pretrained: found {text}, expected a path without # and ::, which MONAI's configs "
             "do not tell apart; rename the file, or give a link to it"

@@ -13,6 +13,7 @@ from lora_ext.weights import (
     start_encoder,
 )
 from lora_ext.weights.adapter import encoder_fingerprint
+from lora_ext.weights.start import chosen_encoder
 
 PRETRAINED = [name for name, regime in REGIMES.items() if regime.pretrained]
 
@@ -236,3 +237,9 @@ def test_record_of_one_of_our_models_says_what_its_tensors_do_not(small_network,
 def test_path_that_a_config_would_not_tell_apart_is_refused(small_network):
     with pytest.raises(ValueError, match=r"--pretrained: found a::b.pt, expected a path without #"):
         start_encoder(small_network(), "a::b.pt")
+
+
+@pytest.mark.parametrize("mark", ["#", "::"])  # MONAI makes the second of the first
+def test_address_is_named_as_it_was_given(mark):
+    address = f"https://host/vit.pt{mark}sha256={'0' * 64}"
+    assert chosen_encoder("lora", address) == f"https://host/vit.pt#sha256={'0' * 64}"
