@@ -27,6 +27,7 @@ from lora_ext.files import whole_file
 from lora_ext.networks.encoder import PATCH_SIZE, ChannelEncoder
 from lora_ext.networks.loading import check_weight
 from lora_ext.networks.regimes import parameter_parts
+from lora_ext.networks.swin_unetr import SwinEncoder
 from lora_ext.weights.layouts import (
     Resampling,
     check_keys,
@@ -36,9 +37,10 @@ from lora_ext.weights.layouts import (
     vit_tensors,
 )
 from lora_ext.weights.reading import read_metadata, read_tensors
+from lora_ext.weights.swin_layout import check_swin, swin_tensors
 
 if TYPE_CHECKING:
-    from lora_ext.networks.unetr import ChannelLoRAUNETR
+    from lora_ext.networks.channel_network import ChannelNetwork
 
 
 FORMAT = "lora_ext encoder 1"
@@ -131,11 +133,11 @@ class EncoderReport:
 
 
 def load_encoder(
-    network: ChannelLoRAUNETR,
+    network: ChannelNetwork,
     path: str | os.PathLike[str],
     source_img_size: Sequence[int] | None = None,
 ) -> EncoderReport:
-    """Load a pre-trained single-channel ViT into a network's shared encoder, in place.
+    """Load a pre-trained single-channel encoder into a network's shared one, in place.
 
     Args:
         network: the network whose encoder is filled; adapters, fusion and decoder stay as they are.
@@ -148,11 +150,13 @@ def load_encoder(
         Every key loaded, skipped and missing.
 
     Raises:
-        ValueError: if the file has no ViT blocks or several sets of them, if its sizes differ from
-            the network's, if a weight of the patch embedding or of a block is missing, has another
-            shape, is no finite number or would be lost, or if the position embeddings cannot be
-            resampled. The network is then as it was.
+        ValueError: if the file has no encoder of the network's backbone or several, if its sizes
+            differ from the network's, if a weight of the patch embedding or of a block is missing,
+            has another shape, is no finite number or would be lost, or if the position embeddings
+            cannot be resampled. The network is then as it was.
     """
+    if isinstance(network.encoder, SwinEncoder):
+        return _load_swin(network, path)
     source, skipped = vit_tensors(read_tensors(path), path)
     facts, targets = encoder_facts(path), _encoder_weights(network)
     ours = {**vit_sizes(targets), "attention heads": network.config["num_heads"]}
@@ -166,6 +170,23 @@ def load_encoder(
         positions, resampled = fit_positions(source[POSITIONS], grid, source_img_size, path)
         source[POSITIONS] = positions
     check_keys(source, targets, path, MAY_BE_MISSING)
+    return _fill(targets, source, skipped, path, resampled)
+
+
+def _load_swin(network: ChannelNetwork, path: str | os.PathLike[str]) -> EncoderReport:
+    source, skipped = swin_tensors(read_tensors(path), path)
+    targets = _encoder_weights(network)
+    check_swin(source, targets, path)
+    return _fill(targets, source, skipped, path)
+
+
+def _fill(
+    targets: Mapping[str, Tensor],
+    source: Mapping[str, Tensor],
+    skipped: list[str],
+    path: str | os.PathLike[str],
+    resampled: Resampling | None = None,
+) -> EncoderReport:
     with torch.no_grad():
         for key in targets.keys() & source.keys():
             targets[key].copy_(source[key])
@@ -174,7 +195,7 @@ def load_encoder(
     return EncoderReport(os.fspath(path), loaded, sorted(skipped), missing, resampled)
 
 
-def _encoder_weights(network: ChannelLoRAUNETR) -> dict[str, nn.Parameter]:
+def _encoder_weights(network: ChannelNetwork) -> dict[str, nn.Parameter]:
     """The shared encoder's weights without adapters, by MONAI's names."""
     base = {id(p) for p in parameter_parts(network)["encoder"]}
     return {k: p for k, p in network.encoder.named_parameters() if id(p) in base}

@@ -12,7 +12,7 @@ from lora_ext.weights.adapter import encoder_fingerprint
 from lora_ext.weights.encoder import load_encoder
 
 if TYPE_CHECKING:
-    from lora_ext.networks import ChannelLoRAUNETR
+    from lora_ext.networks.channel_network import ChannelNetwork
 
 ENCODER = "encoder.safetensors"  # as bundles/mae_pretrain names what it makes
 RANDOM = "random"  # what the record says of an encoder that no file was loaded into
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def start_encoder(
-    network: ChannelLoRAUNETR,
+    network: ChannelNetwork,
     pretrained: str | None = None,
     ckpt_dir: str | os.PathLike[str] | None = None,
     bundle_root: str | os.PathLike[str] | None = None,
@@ -84,7 +84,7 @@ def find_encoder(
     return next((folder / ENCODER for folder in folders if (folder / ENCODER).is_file()), None)
 
 
-def _load(network: ChannelLoRAUNETR, path: str, found: bool) -> str:
+def _load(network: ChannelNetwork, path: str, found: bool) -> str:
     try:
         report = load_encoder(network, path)
     except ValueError as error:
