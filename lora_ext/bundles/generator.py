@@ -202,6 +202,7 @@ def _derived(name: str, facts: dict[str, Any]) -> dict[str, Any]:
     """Facts that follow from others."""
     return {
         "bundle": name,
+        **_backbone_texts(facts),
         "settings_table": settings_table(facts["kind"], facts),
         "num_channels": len(facts["modalities"]),
         "num_regions": len(facts["regions"]),
@@ -215,6 +216,19 @@ def _derived(name: str, facts: dict[str, Any]) -> dict[str, Any]:
         "channel_def": {str(i): name for i, name in enumerate(facts["modalities"])},
         "region_def": {str(i): name for i, name in enumerate(facts["regions"])},
     }
+
+
+def _backbone_texts(facts: dict[str, Any]) -> dict[str, str]:
+    """What the backbone is called, and its encoder in a few words."""
+    if facts["backbone"] == "swin_unetr":
+        blocks = ", ".join(map(str, facts["depths"]))
+        text = f"A single-channel Swin transformer (stages of {blocks} blocks)"
+        return {"backbone_title": "SwinUNETR", "encoder_text": text}
+    text = (
+        f"A single-channel ViT (patches of 16x16x16 voxels, {facts['num_layers']} blocks, "
+        f"{facts['hidden_size']} features)"
+    )
+    return {"backbone_title": "UNETR", "encoder_text": text}
 
 
 def _table(metrics: dict[str, Any]) -> str:

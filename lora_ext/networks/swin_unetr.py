@@ -57,7 +57,7 @@ class SwinEncoder(SharedEncoder, SwinTransformer):
     ) -> None:
         check_channel_names(channel_names)
         _check_sizes(img_size, feature_size, depths, num_heads)
-        with torch.device("cpu"):  # MONAI's reads numbers of a tensor, which device meta has none of
+        with torch.device("cpu"):  # MONAI reads numbers of a tensor, which has none on "meta"
             super().__init__(
                 in_chans=1, embed_dim=feature_size, window_size=(7, 7, 7), patch_size=(2, 2, 2),
                 depths=depths, num_heads=num_heads, use_checkpoint=recompute,

@@ -143,7 +143,7 @@ def test_version_is_the_packages_and_in_the_changelogs(root):
 def test_encoder_of_pretraining_has_the_sizes_of_the_segmentation_networks(root):
     ours, theirs = (config(root, name, "train.json") for name in ("mae_pretrain", "brats_lora32"))
     for key in ("roi_size", "hidden_size", "mlp_dim", "num_layers", "num_heads"):
-        assert ours[key] == theirs[key], key
+        assert theirs[key] in (ours[key], None), key  # null is the network's own, see test_settings
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

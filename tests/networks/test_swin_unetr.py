@@ -134,18 +134,16 @@ def test_output_and_gradients_equal_pefts(wake_adapters):
     [("baseline", 4), ("finetune", 4), ("frozen", 4), ("lora", 2), ("lora", 4), ("lora", 8)],
 )
 def test_regime_trains_its_parts_and_leaves_the_others_bit_equal(regime, rank):
-    network = build(regime=regime, lora_rank=rank)
+    network = build(regime=regime, lora_rank=rank).double()
     before = copy.deepcopy(parameter_parts(network))
     optimizer = torch.optim.SGD(network.trainable_parameters(), lr=0.1)
     for _ in range(2):  # adapters start at zero, so that A has no gradient in the first step
         optimizer.zero_grad()
-        network(torch.randn(1, 2, *SIZE)).square().mean().backward()
+        network(torch.randn(1, 2, *SIZE, dtype=torch.float64)).square().mean().backward()
         optimizer.step()
     for part, parameters in parameter_parts(network).items():
         changed = [not torch.equal(a, b) for a, b in zip(before[part], parameters, strict=True)]
-        assert not any(changed) or part in REGIMES[regime].trained, part
-        if part in REGIMES[regime].trained:
-            assert sum(changed) > 0.9 * len(changed), part
+        assert all(changed) if part in REGIMES[regime].trained else not any(changed), part
 
 
 def test_absent_channel_has_no_influence(wake_adapters):
@@ -186,7 +184,7 @@ def test_traced_network_gives_the_same_output(wake_adapters):
     x = torch.randn(1, 2, *SIZE)
     with torch.no_grad(), warnings.catch_warnings():
         # MONAI's window sizes depend on the image's size, which is fixed here
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore")
         traced = torch.jit.trace(network, x)
         torch.testing.assert_close(traced(2 * x), network(2 * x))
 
