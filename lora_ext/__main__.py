@@ -99,7 +99,7 @@ def settings(bundle: str = "brats_lora32", config: str | None = None) -> None:
         config: train (evaluation too) or inference; by default both.
     """
     from lora_ext.bundles.generator import all_facts
-    from lora_ext.bundles.settings import settings_text
+    from lora_ext.bundles.settings_tables import settings_text
 
     facts = all_facts()
     if bundle not in facts:

@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lora_ext.bundles.settings import settings_table
+from lora_ext.bundles.settings_tables import settings_table
 from lora_ext.files import whole_file
 
 SOURCE = Path(__file__).parent / "source"

@@ -1,14 +1,12 @@
 """Every setting of the bundles: its type, what it may be, its unit and what it does.
 
 A setting is a key at the top of a bundle's configs, and by that also a flag. This list is the one
-source of the check at the start of a run, of the table in each bundle's README, of ``python -m
-lora_ext settings`` and of the tests that look for a forgotten one. It needs the standard library
+source of the check at the start of a run, of `settings_tables` and of the tests that look for a forgotten one. It needs the standard library
 alone.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -269,6 +267,9 @@ SETTINGS = (
             "put on", _SEG, BOTH, recorded=True, also=("architecture", "arch", "network_name")),
     Setting("depths", "list", Allowed("four integers, 1 or more", _are_stages), "transformer "
             "blocks of each stage (`swin_unetr` alone)", _SEG, BOTH, recorded=True, backbone=SWIN),
+    Setting("use_v2", "boolean", _TRUTH, "SwinUNETR-V2: a residual convolution before each stage, "
+            "which VoCo's weights have (`swin_unetr` alone)", _SEG, BOTH, recorded=True,
+            backbone=SWIN),
     Setting("feature_size", "integer or null", Allowed("1 or more; a multiple of 12 for "
             "`swin_unetr`", lambda value: value > 0), "features of the decoder's finest level; "
             "null for the backbone's own, 64 or 48", _SEG, BOTH, recorded=True),
@@ -352,48 +353,3 @@ TOGETHER: tuple[tuple[str, str, Callable[[Any, Any], bool], str], ...] = (
 
 def _is_swin_roi(size: Sequence[int]) -> bool:
     return all(n % 32 == 0 for n in size) and any(n > 32 for n in size)
-
-
-def settings_table(kind: str, defaults: dict[str, Any]) -> str:
-    """Lay the settings of a kind of bundle out as a Markdown table.
-
-    Args:
-        kind: ``segmentation`` or ``pretraining``.
-        defaults: values by name; a setting without one is found at the start.
-    """
-    rows = [
-        (f"`{s.name}`", _default(s.name, defaults), s.type, s.allowed.words, _meaning(s))
-        for s in settings_of(kind)
-    ]
-    return "\n".join(_row(row) for row in (("Setting", "Default", "Type", "Allowed", "Meaning"),
-                                           ("---",) * 5, *rows))  # fmt: skip
-
-
-def settings_text(kind: str, defaults: dict[str, Any], config: str | None = None) -> str:
-    """Lay the settings out for a terminal, as a command's help does.
-
-    Args:
-        kind: ``segmentation`` or ``pretraining``.
-        defaults: values by name; a setting without one is found at the start.
-        config: ``train`` or ``inference``; None for both.
-    """
-    lines = []
-    for s in settings_of(kind, config):
-        allowed = f"{s.type}: {s.allowed.words}; default {_default(s.name, defaults) or 'found'}"
-        lines += [f"--{s.name}", f"    {_meaning(s)}", f"    {allowed.replace('`', '')}"]
-    return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _default(name: str, defaults: dict[str, Any]) -> str:
-    if name not in defaults:
-        return ""
-    value = defaults[name]
-    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
-
-
-def _meaning(setting: Setting) -> str:
-    return setting.meaning + (" (inference)" if setting.configs == (INFERENCE,) else "")

@@ -37,6 +37,7 @@ class SwinEncoder(SharedEncoder, SwinTransformer):
         feature_size: width of a token at the finest scale.
         depths: transformer blocks of each stage.
         num_heads: attention heads of each stage.
+        use_v2: a residual convolution before each stage, as in SwinUNETR-V2 (He et al. 2023).
         recompute: in training, keep no activations inside the blocks.
 
     Raises:
@@ -53,6 +54,7 @@ class SwinEncoder(SharedEncoder, SwinTransformer):
         feature_size: int = 48,
         depths: Sequence[int] = (2, 2, 2, 2),
         num_heads: Sequence[int] = (3, 6, 12, 24),
+        use_v2: bool = False,
         recompute: bool = False,
     ) -> None:
         check_channel_names(channel_names)
@@ -60,7 +62,7 @@ class SwinEncoder(SharedEncoder, SwinTransformer):
         with torch.device("cpu"):  # MONAI reads numbers of a tensor, which has none on "meta"
             super().__init__(
                 in_chans=1, embed_dim=feature_size, window_size=(7, 7, 7), patch_size=(2, 2, 2),
-                depths=depths, num_heads=num_heads, use_checkpoint=recompute,
+                depths=depths, num_heads=num_heads, use_v2=use_v2, use_checkpoint=recompute,
             )  # fmt: skip
         self.to(torch.get_default_device())
         self.share(channel_names, img_size, [feature_size * 2**scale for scale in range(SCALES)])
@@ -150,6 +152,7 @@ class ChannelLoRASwinUNETR(ChannelNetwork):
         feature_size: features of the finest scale, a multiple of 12.
         depths: transformer blocks of each of the four stages.
         num_heads: attention heads of each of the four stages.
+        use_v2: a residual convolution before each stage (SwinUNETR-V2), which VoCo's weights have.
         modalities: names of the image channels; by default ``channel0``, ``channel1``, ...
         activation_checkpointing: less memory in training, more time.
         encoder: what the encoder's weights come from, for the record; changes nothing.
@@ -175,6 +178,7 @@ class ChannelLoRASwinUNETR(ChannelNetwork):
         feature_size: int = 48,
         depths: Sequence[int] = (2, 2, 2, 2),
         num_heads: Sequence[int] = (3, 6, 12, 24),
+        use_v2: bool = False,
         modalities: Sequence[str] | None = None,
         activation_checkpointing: bool = False,
         encoder: str | None = None,
@@ -186,6 +190,7 @@ class ChannelLoRASwinUNETR(ChannelNetwork):
             activation_checkpointing=activation_checkpointing, encoder=encoder,
             sizes={
                 "feature_size": feature_size, "depths": list(depths), "num_heads": list(num_heads),
+                "use_v2": use_v2,
             },
         )  # fmt: skip
 
@@ -194,7 +199,8 @@ class ChannelLoRASwinUNETR(ChannelNetwork):
         config = self.config
         return SwinEncoder(
             config["modalities"], config["img_size"], feature_size=config["feature_size"],
-            depths=config["depths"], num_heads=config["num_heads"], recompute=recompute,
+            depths=config["depths"], num_heads=config["num_heads"], use_v2=config["use_v2"],
+            recompute=recompute,
         )  # fmt: skip
 
     def build_decoder(self, recompute: bool) -> SwinUNETRDecoder:

@@ -21,7 +21,7 @@ ANCHOR = re.compile(r"^(|.*\.)layers1\.0\.(0\.)?blocks\.0\.norm1\.weight$")
 NUMBERED_TWICE = re.compile(r"^(layers\d\.0)\.0\.")
 OLD_MLP = re.compile(r"\.mlp\.fc([12])\.")  # MONAI before 0.9
 V2 = re.compile(r"^layers\dc\.")  # the convolutions before each stage of SwinUNETR-V2
-ENCODER = re.compile(r"^(patch_embed|layers\d)\.")
+ENCODER = re.compile(r"^(patch_embed|layers\dc?)\.")
 INDEX = "relative_position_index"  # a table that the window's size makes
 PATCHES = "patch_embed.proj.weight"
 # What to say beside this network's own size: the flag that changes it, or why there is none.
@@ -29,6 +29,7 @@ NOTES = {
     "feature size": "--feature_size",
     "depths": "--depths",
     "attention heads": "--num_heads",
+    "use_v2": "--use_v2",
     "window": "tokens along an axis",
     "patch size": "voxels",
     "input channels": "each image channel is encoded on its own",
@@ -50,7 +51,7 @@ def swin_tensors(
         size, are in neither.
 
     Raises:
-        ValueError: if there is no such encoder in it, or several, or one of SwinUNETR-V2.
+        ValueError: if there is no such encoder in it, or several.
     """
     found = {match[1]: match[2] for match in map(ANCHOR.match, tensors) if match}
     if len(found) != 1:
@@ -64,11 +65,6 @@ def swin_tensors(
     for key, value in tensors.items():
         own = key.removeprefix(prefix)
         own = OLD_MLP.sub(r".mlp.linear\1.", NUMBERED_TWICE.sub(r"\1.", own))
-        if V2.match(own) and key.startswith(prefix):
-            raise ValueError(
-                f"{path}: is the encoder of SwinUNETR-V2, with convolutions ({key!r}) that this "
-                "network has no place for; give one of SwinUNETR (MONAI's use_v2=False)"
-            )
         if ENCODER.match(own) and key.startswith(prefix) and not own.endswith(INDEX):
             inside[own] = value
         else:
@@ -112,6 +108,7 @@ def swin_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     shape = list(tensors[PATCHES].shape) if PATCHES in tensors else []
     if len(shape) == 5:
         sizes = {"feature size": shape[0], "patch size": shape[2:], "input channels": shape[1]}
+    sizes["use_v2"] = any(map(V2.match, tensors))
     blocks = {key.partition(".attn.")[0] for key in tensors if ".attn." in key}
     stages = sorted({block.partition(".")[0] for block in blocks})
     sizes["depths"] = [sum(block.startswith(f"{s}.") for block in blocks) for s in stages]

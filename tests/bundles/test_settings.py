@@ -212,7 +212,9 @@ def test_null_sizes_are_those_of_the_backbone(root):
     for name in ("hidden_size", "mlp_dim", "num_layers", "num_heads"):
         assert pretraining[name] == unetr[name].default
     swin = inspect.signature(ChannelLoRASwinUNETR).parameters
-    assert config(root, "brats_lora32", "train.json")["depths"] == list(swin["depths"].default)
+    segmentation = config(root, "brats_lora32", "train.json")
+    assert segmentation["depths"] == list(swin["depths"].default)
+    assert segmentation["use_v2"] == swin["use_v2"].default
 
 
 def test_backbones_of_the_schema_are_those_of_the_package():

@@ -44,7 +44,9 @@ FORMS = {
     "BrainSegFounder": lambda swin: {
         "epoch": 3, "state_dict": _with_heads(swin, "module.swinViT.", "module.")
     },
-    "VoCo": lambda swin: _with_heads({older(k): v for k, v in swin.items()}, "swin_vit.", ""),
+    "older VoCo": lambda swin: _with_heads({older(k): v for k, v in swin.items()}, "swin_vit.", ""),
+    "VoCo 10k, V2": lambda swin: _with_heads(swin, "module.swin_vit.", "module."),
+    "VoCo B, V2": lambda swin: _with_heads(swin, "swinViT.", ""),
     "disruptive auto-encoder": lambda swin: {
         "model": {f"encoder.{twice(older(k))}": v for k, v in swin.items()}
         | {"encoder.mask_token": torch.zeros(1), "encoder.norm.weight": torch.ones(96)}
@@ -59,9 +61,9 @@ def _with_heads(swin, prefix, outside):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_published_form_loads_and_computes_what_monais_transformer_does(form, torch_file):
-    peer = monais().swinViT
+    peer = monais(use_v2="V2" in form).swinViT
     content = FORMS[form](peer.state_dict())
-    network = build(regime="frozen")
+    network = build(regime="frozen", use_v2="V2" in form)
     report = load_encoder(network, torch_file(content))
     assert set(report.loaded) == {name for name, _ in peer.named_parameters()}
     assert report.missing == []
@@ -95,7 +97,7 @@ LINEAR = "layers2.0.blocks.1.mlp.linear1.weight"
         (lambda: monais(num_heads=[3, 2, 2, 4]).state_dict(), r"heads \[3, 2, 2, 4\];.*num_heads"),
         (lambda: monais(window_size=5).state_dict(), r"window \[5, 5, 5, 5\]; this network has"),
         (lambda: monais(in_channels=2).state_dict(), "input channels 2; .* encoded on its own"),
-        (lambda: monais(use_v2=True).state_dict(), "is the encoder of SwinUNETR-V2"),
+        (lambda: monais(use_v2=True).state_dict(), r"use_v2 True; .* False \(--use_v2\)"),
         (lambda: broken(monais().swinViT.state_dict(), LINEAR), f"lacks 1 .*{LINEAR}"),
         (
             lambda: broken(monais().swinViT.state_dict(), LINEAR, torch.full((96, 24), torch.nan)),
