@@ -1,8 +1,8 @@
 """Every setting of the bundles: its type, what it may be, its unit and what it does.
 
 A setting is a key at the top of a bundle's configs, and by that also a flag. This list is the one
-source of the check at the start of a run, of `settings_tables` and of the tests that look for a forgotten one. It needs the standard library
-alone.
+source of the check at the start of a run, of `settings_tables` and of the tests that look for a
+forgotten one. It needs the standard library alone.
 """
 
 from __future__ import annotations

@@ -74,11 +74,8 @@ def test_published_form_loads_and_computes_what_monais_transformer_does(form, to
         assert all(name in str(report) for name in HEADS)
     x = torch.randn(1, 2, *SIZE)
     with torch.no_grad():
-        taps = network.encoder(x)
-        for channel in range(2):
-            for tap, volume in zip(taps, peer(x[:, channel : channel + 1]), strict=True):
-                expected = volume.flatten(2).transpose(1, 2)
-                torch.testing.assert_close(tap[:, channel], expected, rtol=1e-5, atol=1e-6)
+        for tap, volume in zip(network.encoder(x), peer(x.transpose(0, 1)), strict=True):
+            assert torch.equal(tap[0], volume.flatten(2).transpose(1, 2))
 
 
 def broken(swin, key, value=None):
