@@ -21,16 +21,16 @@ from encoder_use import prepared, run_cases
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
-from lora_ext import ChannelLoRAUNETR, load_encoder
+from lora_ext import load_encoder, network_from_record
+from lora_ext.networks.channel_network import ChannelNetwork
 from lora_ext.networks.encoder import PATCH_SIZE
-from lora_ext.weights import network_arguments
 
 RIDGES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
 Case = tuple[Tensor, Tensor]  # features (N, 4 * C * hidden) and shares of the regions (N, R)
 
 
 @torch.inference_mode()
-def features(network: ChannelLoRAUNETR, cases: list[tuple[Tensor, Tensor]]) -> list[Case]:
+def features(network: ChannelNetwork, cases: list[tuple[Tensor, Tensor]]) -> list[Case]:
     """Compute the taps of all channels per patch, and the share of each region in it."""
     rows = []
     for image, regions in cases:
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> None:
         pair = []
         for pretrained in (True, False):
             torch.manual_seed(run["seed"])
-            network = ChannelLoRAUNETR(**network_arguments(config)).eval()
+            network = network_from_record(config).eval()
             if pretrained:
                 load_encoder(network, run["knobs"]["pretrained"])
             sides = [features(network, cases[side]) for side in ("training", "validation")]

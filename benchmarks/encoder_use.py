@@ -21,11 +21,10 @@ from monai.transforms import Compose, LoadImaged, Orientationd, Spacingd
 from torch import Tensor
 from tqdm import tqdm
 
-from lora_ext import ChannelLoRAUNETR, load_model
+from lora_ext import load_model, network_from_record
 from lora_ext.bundles.generator import bundle_facts
 from lora_ext.data import LabelsToRegionsd, NormalizeModalitiesd, SelectChannelsd, fold_cases
 from lora_ext.evaluation import PooledDice
-from lora_ext.weights import network_arguments
 
 
 def run_cases(run: dict) -> dict[str, list[dict]]:
@@ -68,7 +67,7 @@ def pooled_dice(run: dict, folder: Path) -> tuple[float, float]:
         ValueError: for cases of another size than the network's one window.
     """
     config = json.loads((folder / "models" / "network.json").read_text(encoding="utf-8"))
-    network = ChannelLoRAUNETR(**network_arguments(config)).eval()
+    network = network_from_record(config).eval()
     load_model(network, folder / "models" / "model.pt")
     whole, blurred = PooledDice(), PooledDice()
     for image, regions in prepared(run, run_cases(run)["validation"]):

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ChannelLoRASwinUNETR": "lora_ext.networks",
     "ChannelLoRAUNETR": "lora_ext.networks",
+    "build_network": "lora_ext.networks",
+    "network_from_record": "lora_ext.networks",
     "parameter_report": "lora_ext.networks",
     "load_encoder": "lora_ext.weights",
     "load_model": "lora_ext.weights",
@@ -26,17 +29,26 @@ _SUBPACKAGES = (
     "pretraining", "training", "weights",
 )  # fmt: skip
 __all__ = [
+    "ChannelLoRASwinUNETR",
     "ChannelLoRAUNETR",
+    "build_network",
     "load_adapter",
     "load_encoder",
     "load_model",
     "network_for_encoder",
+    "network_from_record",
     "parameter_report",
     "save_adapter",
 ]
 
 if TYPE_CHECKING:
-    from lora_ext.networks import ChannelLoRAUNETR, parameter_report
+    from lora_ext.networks import (
+        ChannelLoRASwinUNETR,
+        ChannelLoRAUNETR,
+        build_network,
+        network_from_record,
+        parameter_report,
+    )
     from lora_ext.weights import (
         load_adapter,
         load_encoder,

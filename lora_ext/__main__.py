@@ -10,15 +10,16 @@ from typing import Any
 import fire
 
 
-def params(json: bool = False) -> None:
+def params(json: bool = False, backbone: str = "unetr") -> None:
     """Print the parameter counts of all segmentation bundles beside the paper's Table 2.
 
     Args:
         json: print JSON, with exact integers, in place of the table.
+        backbone: unetr, the paper's, or swin_unetr.
     """
     from lora_ext.bundles.parameter_table import format_table, parameter_table
 
-    table = parameter_table()
+    table = parameter_table(backbone)
     print(_dump(table) if json else format_table(table))
 
 
@@ -127,7 +128,7 @@ def settings(bundle: str = "brats_lora32", config: str | None = None) -> None:
         config: train (evaluation too) or inference; by default both.
     """
     from lora_ext.bundles.generator import all_facts
-    from lora_ext.bundles.settings import settings_text
+    from lora_ext.bundles.settings_tables import settings_text
 
     facts = all_facts()
     if bundle not in facts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,11 +90,33 @@ def check_flags() -> None:
     given |= {name: parser.get_parsed_content(name) for name in sized}
     if "encoder_sizes" in parser.get() and "trained" not in parser.get():
         encoder = parser.get_parsed_content("encoder_sizes")
-        check_given_sizes(encoder["file"], encoder["said"], given, flags=True)
+        if encoder["file"] is not None:
+            check_given_sizes(encoder["file"], encoder["said"], given, flags=True)
     check_values(given)
+    _check_backbone(workflow, given.get("backbone"))
     if "trained" in parser.get():
         names = parser.get("trained")["default"]
         _check_record(recorded_settings(given["ckpt_dir"], names), given)
+
+
+def _check_backbone(workflow: Mapping[str, Any], backbone: str | None) -> None:
+    """Refuse flags that the other backbone alone takes: they would change nothing."""
+    config, own = workflow["parser"].get(), _as_written(workflow)
+    for name, setting in NAMED.items():
+        if backbone is None or setting.backbone in (None, backbone) or name not in config:
+            continue
+        if config[name] not in (own.get(name, config[name]), f"$@trained['{name}']"):
+            raise ValueError(
+                f"--{name}: got {config[name]!r}, which backbone {setting.backbone} alone takes; "
+                f"leave it out for {backbone}, or pass --backbone {setting.backbone}"
+            )
+
+
+def _as_written(workflow: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as the bundle's own config has them, before flags and overlays."""
+    using = "train" not in workflow["parser"].get()
+    file = Path(workflow["config_root_path"]) / f"{'inference' if using else 'train'}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _check_words(workflow: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lora_ext.bundles.settings import settings_table
+from lora_ext.bundles.settings_tables import settings_table
 from lora_ext.files import whole_file
 
 SOURCE = Path(__file__).parent / "source"
@@ -212,6 +212,7 @@ def _derived(name: str, facts: dict[str, Any]) -> dict[str, Any]:
     """Facts that follow from others."""
     return {
         "bundle": name,
+        **_backbone_texts(facts),
         "settings_table": settings_table(facts["kind"], facts),
         "num_channels": len(facts["modalities"]),
         "num_regions": len(facts["regions"]),
@@ -256,6 +257,19 @@ def _intensity_facts(facts: dict[str, Any]) -> dict[str, str]:
         else "voxels that are inside in some channel: "
         + ", ".join(f"{named[kind]} {inside[kind]}" for kind in kinds),
     }
+
+
+def _backbone_texts(facts: dict[str, Any]) -> dict[str, str]:
+    """What the backbone is called, and its encoder in a few words."""
+    if facts["backbone"] == "swin_unetr":
+        blocks = ", ".join(map(str, facts["depths"]))
+        text = f"A single-channel Swin transformer (stages of {blocks} blocks)"
+        return {"backbone_title": "SwinUNETR", "encoder_text": text}
+    text = (
+        f"A single-channel ViT (patches of 16x16x16 voxels, {facts['num_layers']} blocks, "
+        f"{facts['hidden_size']} features)"
+    )
+    return {"backbone_title": "UNETR", "encoder_text": text}
 
 
 def _table(metrics: dict[str, Any]) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 
 from lora_ext.bundles.generator import bundle_facts
+from lora_ext.networks import build_network
 from lora_ext.networks.parameters import PAPER_TABLE_2, parameter_report, reconcile
-from lora_ext.networks.unetr import ChannelLoRAUNETR
 
 
-def parameter_table() -> dict[str, dict]:
+def parameter_table(backbone: str = "unetr") -> dict[str, dict]:
     """Table 2 for all segmentation bundles, at the paper's size.
+
+    Args:
+        backbone: the backbone of all; the paper's is ``unetr``.
 
     Returns:
         By bundle: the counts of `ParameterReport.as_dict`, ``paper`` (the paper's cells in
@@ -19,17 +22,16 @@ def parameter_table() -> dict[str, dict]:
     table = {}
     for name, facts in bundle_facts().items():
         with torch.device("meta"):  # sizes without memory
-            network = ChannelLoRAUNETR(
-                len(facts["modalities"]),
-                len(facts["regions"]),
-                facts["roi_size"],
+            network = build_network(
+                backbone,
+                in_channels=len(facts["modalities"]),
+                out_channels=len(facts["regions"]),
                 regime=facts["regime"],
                 lora_rank=facts["lora_rank"],
                 lora_targets=facts["lora_targets"],
-                feature_size=facts["feature_size"],
             )
         report = parameter_report(network)
-        cells = PAPER_TABLE_2.get(name)
+        cells = PAPER_TABLE_2.get(name) if backbone == "unetr" else None
         columns = ("total", "trainable", "non_trainable")
         table[name] = {
             **report.as_dict(),

@@ -1,14 +1,12 @@
 """Every setting of the bundles: its type, what it may be, its unit and what it does.
 
 A setting is a key at the top of a bundle's configs, and by that also a flag. This list is the one
-source of the check at the start of a run, of the table in each bundle's README, of ``python -m
-lora_ext settings`` and of the tests that look for a forgotten one. It needs the standard library
-alone.
+source of the check at the start of a run, of `settings_tables` and of the tests that look for a
+forgotten one. It needs the standard library alone.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +19,7 @@ TRAIN, INFERENCE = "train", "inference"
 BOTH = (TRAIN, INFERENCE)
 SEGMENTING = f"{SEGMENTATION} {INFERENCE}"  # the inference that writes segmentations
 _SEG, _PRE = (SEGMENTATION,), (PRETRAINING,)
+UNETR, SWIN = "unetr", "swin_unetr"  # backbones
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class Setting:
             evaluation too.
         recorded: the record of a model keeps it, and what uses the model takes it from there.
         also: other spellings that people try.
+        backbone: the backbone that alone takes it.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Setting:
     configs: tuple[str, ...] = (TRAIN,)
     recorded: bool = False
     also: tuple[str, ...] = ()
+    backbone: str | None = None
 
     def check(self, value: Any, where: str = "") -> None:
         """Refuse a value of another type or out of range.
@@ -109,11 +110,12 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "integer": _is_integer,
     "number": _is_number,
     "boolean": lambda value: isinstance(value, bool),
+    "integer or list": lambda value: _is_integer(value) or isinstance(value, (list, tuple)),
     "list": lambda value: isinstance(value, (list, tuple)) and bool(value),
     "mapping": lambda value: isinstance(value, Mapping) and bool(value),
     "text or mapping": lambda value: isinstance(value, (str, Mapping)) and bool(value),
 }
-_ARTICLE = {kind: "an" if kind == "integer" else "a" for kind in TYPES}
+_ARTICLE = {kind: "an" if kind.startswith("integer") else "a" for kind in TYPES}
 
 
 def _at_least(low: int, unit: str = "") -> Allowed:
@@ -168,6 +170,14 @@ def _is_spacing(value: Any) -> bool:
 
 def _is_roi(value: Any) -> bool:
     return len(value) == 3 and all(_is_integer(n) and n > 0 and n % 16 == 0 for n in value)
+
+
+def _are_stages(value: Any) -> bool:
+    return len(value) == 4 and all(_is_integer(n) and n > 0 for n in value)
+
+
+def _are_heads(value: Any) -> bool:
+    return value > 0 if _is_integer(value) else _are_stages(value)
 
 
 def _are_targets(value: Any) -> bool:
@@ -233,8 +243,8 @@ SETTINGS = (
             "that images are resampled to; in pre-training 0, 0, 0 keeps each volume's own", KINDS,
             BOTH, recorded=True,
             also=("pixdim", "voxel_size")),
-    Setting("roi_size", "list", Allowed("three multiples of 16, voxels", _is_roi), "size of a "
-            "crop, and of a sliding window", KINDS, BOTH, recorded=True,
+    Setting("roi_size", "list", Allowed("three multiples of 16 (of 32 for `swin_unetr`), voxels",
+            _is_roi), "size of a crop, and of a sliding window", KINDS, BOTH, recorded=True,
             also=("img_size", "patch_size", "crop_size", "size", "roi")),
     Setting("epochs", "integer", _at_least(1), "epochs of training",
             also=("max_epochs", "num_epochs", "n_epochs")),
@@ -286,24 +296,35 @@ SETTINGS = (
             also=("targets", "target_modules")),
     Setting("modality_dropout", "number", _SHARE, "probability of hiding a channel in training",
             _SEG, also=("channel_dropout",)),
-    Setting("feature_size", "integer", _at_least(1), "features of the decoder's finest level", _SEG,
-            BOTH, recorded=True),
+    Setting("backbone", "text", _one_of(UNETR, SWIN), "the encoder and decoder that the method is "
+            "put on", _SEG, BOTH, recorded=True, also=("architecture", "arch", "network_name")),
+    Setting("depths", "list", Allowed("four integers, 1 or more", _are_stages), "transformer "
+            "blocks of each stage (`swin_unetr` alone)", _SEG, BOTH, recorded=True, backbone=SWIN),
+    Setting("use_v2", "boolean", _TRUTH, "SwinUNETR-V2: a residual convolution before each stage, "
+            "which VoCo's weights have (`swin_unetr` alone)", _SEG, BOTH, recorded=True,
+            backbone=SWIN),
+    Setting("feature_size", "integer or null", Allowed("1 or more; a multiple of 12 for "
+            "`swin_unetr`", lambda value: value > 0), "features of the decoder's finest level; "
+            "null for the backbone's own, 64 or 48", _SEG, BOTH, recorded=True),
     Setting("masking_ratio", "number", Allowed("between 0 and 1", lambda value: 0 < value < 1),
             "share of patches that are hidden", _PRE, BOTH, recorded=True, also=("mask_ratio",)),
     Setting("hidden_size", "integer", Allowed("a multiple of `num_heads`", lambda value: value > 0),
-            "width of a token", KINDS, BOTH, recorded=True, also=("embed_dim", "width")),
-    Setting("mlp_dim", "integer", _at_least(1), "width of a block's MLP", KINDS, BOTH,
-            recorded=True),
-    Setting("num_layers", "integer", _at_least(1), "transformer blocks", KINDS, BOTH, recorded=True,
-            also=("depth", "layers", "blocks")),
-    Setting("num_heads", "integer", _at_least(1), "attention heads per block", KINDS, BOTH,
-            recorded=True, also=("heads",)),
-    Setting("qkv_bias", "boolean", _TRUTH, "whether queries, keys and values have a bias", _SEG,
-            BOTH, recorded=True),
+            "width of a token (`unetr` alone)", KINDS, BOTH, recorded=True,
+            also=("embed_dim", "width"), backbone=UNETR),
+    Setting("mlp_dim", "integer", _at_least(1), "width of a block's MLP (`unetr` alone)", KINDS,
+            BOTH, recorded=True, backbone=UNETR),
+    Setting("num_layers", "integer", _at_least(1), "transformer blocks (`unetr` alone)", KINDS,
+            BOTH, recorded=True, also=("depth", "layers", "blocks"), backbone=UNETR),
+    Setting("num_heads", "integer or list or null", Allowed("1 or more; for `swin_unetr` a list of "
+            "four", _are_heads), "attention heads per block; null for the backbone's own, 12 or "
+            "[3, 6, 12, 24]", KINDS, BOTH, recorded=True, also=("heads",)),
+    Setting("qkv_bias", "boolean", _TRUTH, "whether queries, keys and values have a bias (`unetr` "
+            "alone)", _SEG, BOTH, recorded=True, backbone=UNETR),
     Setting("num_prefix_tokens", "integer", _at_least(0), "learnt tokens before those of the "
-            "patches: class token, registers", _SEG, BOTH, recorded=True),
-    Setting("norm_eps", "number", _POSITIVE, "what the encoder's layer norms add to the variance",
-            _SEG, BOTH, recorded=True),
+            "patches: class token, registers (`unetr` alone)", _SEG, BOTH, recorded=True,
+            backbone=UNETR),
+    Setting("norm_eps", "number", _POSITIVE, "what the encoder's layer norms add to the variance "
+            "(`unetr` alone)", _SEG, BOTH, recorded=True, backbone=UNETR),
     Setting("decoder_hidden_size", "integer", Allowed("a multiple of 6 and of `decoder_num_heads`",
             lambda value: value > 0), "width of a token of the decoder", _PRE, BOTH, recorded=True),
     Setting("decoder_mlp_dim", "integer", _at_least(1), "width of a decoder block's MLP", _PRE,
@@ -347,62 +368,30 @@ def check_values(values: Mapping[str, Any], where: str = "") -> None:
     for name, other, fits, words in TOGETHER:
         if name in values and other in values and not fits(values[name], values[other]):
             raise ValueError(
-                f"{where + ': ' if where else '--'}{name}: expected {words}, {values[other]}; "
-                f"got {values[name]}"
+                f"{where + ': ' if where else '--'}{name}: expected "
+                f"{words.format(values[other])}; got {values[name]}"
             )
 
 
 TOGETHER: tuple[tuple[str, str, Callable[[Any, Any], bool], str], ...] = (
-    ("fold", "num_folds", lambda a, b: a < b, "one below num_folds"),
     ("intensity", "modalities", lambda a, b: isinstance(a, str) or not _unlisted(b, a),
-     "one of auto, mr, ct, pet for each of the modalities"),
-    ("spacing", "regions", lambda a, b: all(a), "three numbers above 0 to segment the regions"),
-    ("hidden_size", "num_heads", lambda a, b: a % b == 0, "a multiple of num_heads"),
+     "one of auto, mr, ct, pet for each of the modalities, {}"),
+    ("fold", "num_folds", lambda a, b: a < b, "one below num_folds, {}"),
+    ("spacing", "regions", lambda a, b: all(a), "three numbers above 0 to segment the regions, {}"),
+    ("roi_size", "backbone", lambda a, b: b != SWIN or _is_swin_roi(a), "multiples of 32, not all "
+     "of them 32, for backbone {}, such as [128,128,64]"),
+    ("feature_size", "backbone", lambda a, b: a is None or b != SWIN or a % 12 == 0,
+     "a multiple of 12 for backbone {}"),
+    ("num_heads", "backbone", lambda a, b: a is None or _is_integer(a) == (b == UNETR),
+     "one integer for backbone unetr, a list of four for swin_unetr, here {}"),
+    ("num_heads", "decoder_num_heads", lambda a, b: _is_integer(a), "an integer, as "
+     "decoder_num_heads, {}"),
+    ("hidden_size", "num_heads", lambda a, b: not _is_integer(b) or a % b == 0,
+     "a multiple of num_heads, {}"),
     ("decoder_hidden_size", "decoder_num_heads", lambda a, b: a % b == 0 and a % 6 == 0,
-     "a multiple of 6 and of decoder_num_heads"),
+     "a multiple of 6 and of decoder_num_heads, {}"),
 )  # fmt: skip
 
 
-def settings_table(kind: str, defaults: dict[str, Any]) -> str:
-    """Lay the settings of a kind of bundle out as a Markdown table.
-
-    Args:
-        kind: ``segmentation`` or ``pretraining``.
-        defaults: values by name; a setting without one is found at the start.
-    """
-    rows = [
-        (f"`{s.name}`", _default(s.name, defaults), s.type, s.allowed.words, _meaning(s))
-        for s in settings_of(kind)
-    ]
-    return "\n".join(_row(row) for row in (("Setting", "Default", "Type", "Allowed", "Meaning"),
-                                           ("---",) * 5, *rows))  # fmt: skip
-
-
-def settings_text(kind: str, defaults: dict[str, Any], config: str | None = None) -> str:
-    """Lay the settings out for a terminal, as a command's help does.
-
-    Args:
-        kind: ``segmentation`` or ``pretraining``.
-        defaults: values by name; a setting without one is found at the start.
-        config: ``train`` or ``inference``; None for both.
-    """
-    lines = []
-    for s in settings_of(kind, config):
-        allowed = f"{s.type}: {s.allowed.words}; default {_default(s.name, defaults) or 'found'}"
-        lines += [f"--{s.name}", f"    {_meaning(s)}", f"    {allowed.replace('`', '')}"]
-    return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _default(name: str, defaults: dict[str, Any]) -> str:
-    if name not in defaults:
-        return ""
-    value = defaults[name]
-    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
-
-
-def _meaning(setting: Setting) -> str:
-    return setting.meaning + (" (inference)" if setting.configs == (INFERENCE,) else "")
+def _is_swin_roi(size: Sequence[int]) -> bool:
+    return all(n % 32 == 0 for n in size) and any(n > 32 for n in size)

@@ -21,6 +21,7 @@ FLAGS = {"img_size": "roi_size", "in_channels": "modalities", "out_channels": "r
 # What can differ between training and use without changing what the network computes.
 FREE = ("regime", "modality_dropout", "modalities", "encoder")  # modalities are compared apart
 KEY = "config"  # in the metadata of a state dict
+PLAIN = "unetr"  # the backbone of a record that says none
 SHOWN = 3  # of a list in a sentence
 
 
@@ -35,6 +36,7 @@ def misfit(made: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
         A part of a sentence that ends with the flags to pass, or ``None`` where weights fit.
     """
     ours = json.loads(json.dumps(config))
+    made = {"backbone": PLAIN, **made}
     adapters = made.get("regime") == "lora" or ours.get("regime") == "lora"
     shared = made.keys() & ours.keys()  # a record says more than a network's arguments
     names = [k for k in ours if k in shared and k not in FREE]

@@ -1,28 +1,24 @@
 """The shared single-channel ViT: every image channel is encoded on its own, by the same weights.
 
-The C channels of an image are folded into the batch, channel-major, and run together ("batched").
-Inside ``with encoder.channels("FLAIR"):`` the encoder takes that channel alone and uses that
-channel's adapters alone ("switched", the paper's dynamic adapter switching, section 2.2). The two
-agree to float rounding, in the output and in the gradients::
+The channels are folded into the batch, see `channels`::
 
     image (B, C, H, W, D) -> fold -> (C * B, 1, H, W, D) -> ViT -> 4 taps, each (B, C, N, hidden)
 """
 
 # No `from __future__ import annotations` here: TorchScript reads the class annotations.
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from monai.networks.nets import ViT
 from torch import Tensor, nn
 
+from lora_ext.networks.channels import SharedEncoder, check_channel_names
 from lora_ext.networks.checkpointing import recompute as keep_inputs_only
-from lora_ext.networks.lora import ChannelLoRALinear
 
 PATCH_SIZE = 16  # voxels along each axis (paper section 2.2: ViT-Base, patches of 16^3)
 
 
-class ChannelEncoder(ViT):
+class ChannelEncoder(SharedEncoder, ViT):
     """MONAI's ViT on one-channel volumes, shared by all channels of the image.
 
     Its keys are MONAI's (``patch_embedding.*``, ``blocks.*``, ``norm.*``), without the
@@ -80,9 +76,7 @@ class ChannelEncoder(ViT):
             num_heads=num_heads,
             qkv_bias=qkv_bias,
         )
-        self.channel_names = tuple(channel_names)
-        self.channel_count = len(self.channel_names)
-        self.img_size = list(img_size)
+        self.share(channel_names, img_size, [hidden_size] * 4)
         # MONAI UNETR's skips 3, 6 and 9 of 12, at any depth; the normed output is the fourth tap.
         self.taps = [k * num_layers // 4 for k in (1, 2, 3)]
         self.num_prefix_tokens = num_prefix_tokens
@@ -100,31 +94,6 @@ class ChannelEncoder(ViT):
             if recompute:
                 keep_inputs_only(block)
 
-    @contextmanager
-    def channels(self, *channels: str | int) -> "Iterator[ChannelEncoder]":
-        """Run the encoder on these channels alone, with their adapters alone.
-
-        Args:
-            channels: names (case-insensitive) or indices, in the order in which the input of
-                `forward` holds them.
-
-        Yields:
-            The encoder itself.
-
-        Raises:
-            ValueError: for an unknown channel, or none at all.
-        """
-        chosen = [self._channel_index(channel) for channel in channels]
-        if not chosen:
-            raise ValueError(f"name at least one channel of {list(self.channel_names)}")
-        layers = [m for m in self.modules() if isinstance(m, ChannelLoRALinear)]
-        before = self.channel_count, [layer.active for layer in layers]
-        self._activate(layers, [chosen] * len(layers), len(chosen))
-        try:
-            yield self
-        finally:
-            self._activate(layers, before[1], before[0])
-
     def forward(self, x: Tensor) -> list[Tensor]:
         """Encode every channel of an image with the shared weights and its own adapters.
 
@@ -138,15 +107,8 @@ class ChannelEncoder(ViT):
         Raises:
             ValueError: if `x` has another number of channels or another size.
         """
-        if x.dim() != 5 or x.shape[1] != self.channel_count or list(x.shape[2:]) != self.img_size:
-            raise ValueError(
-                f"the encoder takes (batch, {self.channel_count}, "
-                f"{self.img_size[0]}, {self.img_size[1]}, {self.img_size[2]}) "
-                f"images; got {list(x.shape)}"
-            )
         batch = x.shape[0]
-        folded = x.transpose(0, 1).reshape([-1, 1] + self.img_size)  # noqa: RUF005 (TorchScript)
-        tokens = self.patch_embedding(folded)
+        tokens = self.patch_embedding(self.fold(x))
         if self.prefix_tokens is not None:
             tokens = torch.cat([self.prefix_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
         hidden: list[Tensor] = []
@@ -157,26 +119,7 @@ class ChannelEncoder(ViT):
         outputs.append(self.norm(tokens))
         if self.prefix_tokens is not None:
             outputs = [tap[:, self.num_prefix_tokens :] for tap in outputs]
-        return [self._unfold(tap, batch) for tap in outputs]
-
-    def _unfold(self, tokens: Tensor, batch: int) -> Tensor:
-        """(C * B, N, hidden), channel-major -> (B, C, N, hidden)."""
-        return tokens.reshape(-1, batch, tokens.shape[1], tokens.shape[2]).transpose(0, 1)
-
-    def _channel_index(self, channel: str | int) -> int:
-        names = [name.lower() for name in self.channel_names]
-        if isinstance(channel, str) and channel.lower() in names:
-            return names.index(channel.lower())
-        if isinstance(channel, int) and 0 <= channel < len(names):
-            return channel
-        raise ValueError(f"unknown channel {channel!r}; known are {list(self.channel_names)}")
-
-    def _activate(
-        self, layers: list[ChannelLoRALinear], active: list[list[int]], count: int
-    ) -> None:
-        self.channel_count = count
-        for layer, channels in zip(layers, active, strict=True):
-            layer.active = channels
+        return [self.unfold(tap, batch) for tap in outputs]
 
 
 def _check_sizes(
@@ -186,9 +129,7 @@ def _check_sizes(
     num_layers: int,
     num_heads: int,
 ) -> None:
-    lowered = [name.lower() for name in channel_names]
-    if not lowered or len(set(lowered)) != len(lowered):
-        raise ValueError(f"channel names must differ and be at least one; got {channel_names}")
+    check_channel_names(channel_names)
     sizes = list(img_size)
     if len(sizes) != 3 or any(s < PATCH_SIZE or s % PATCH_SIZE for s in sizes):
         raise ValueError(f"img_size must be three multiples of {PATCH_SIZE} voxels; got {sizes}")

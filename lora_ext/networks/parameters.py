@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lora_ext.networks.regimes import parameter_parts
 
 if TYPE_CHECKING:
-    from lora_ext.networks.unetr import ChannelLoRAUNETR
+    from lora_ext.networks.channel_network import ChannelNetwork
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ParameterReport:
         return "\n".join(f"{name:>14} {count:>13,}" for name, count in self.as_dict().items())
 
 
-def parameter_report(network: ChannelLoRAUNETR) -> ParameterReport:
+def parameter_report(network: ChannelNetwork) -> ParameterReport:
     """Count a network's parameters by part, each once, whatever adapter is active."""
     parts = parameter_parts(network)
     counts = {part: sum(p.numel() for p in parameters) for part, parameters in parts.items()}

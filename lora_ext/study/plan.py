@@ -160,7 +160,7 @@ def _encoder_sizes(pretrained: Any, dataset: str, seed: int, fold: int) -> dict[
     if path == NO_ENCODER or not (is_remote(path) or Path(path).is_file()):
         return {}  # `check_pretrained` tells of a file that is not there
     file, default = read_encoder(path), bundle_facts()[BUNDLES[0]]
-    return {k: v for k, v in (file.assumed | file.said).items() if v != default[k]}
+    return {k: v for k, v in file.arguments.items() if v != default[k]}
 
 
 def find_tasks(data_dir: Path, wanted: Sequence[str]) -> dict[str, Path]:

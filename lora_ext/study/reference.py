@@ -35,7 +35,7 @@ class ReferenceNetwork(nn.Module):
         *,
         spacing: Sequence[float] = (1.0, 1.0, 1.0),
         modalities: Sequence[str] | None = None,
-        **sizes: int,
+        **sizes: Any,
     ) -> None:
         super().__init__()
         if name not in REFERENCES:
@@ -47,7 +47,9 @@ class ReferenceNetwork(nn.Module):
             "regime": self.regime,
         }  # fmt: skip
         if name == "unetr":
-            self.config |= {"feature_size": 64} | sizes
+            # the bundle may have none, or a list for the stages of another backbone
+            own = {key: size for key, size in sizes.items() if isinstance(size, int)}
+            self.config |= {"feature_size": 64} | own
         self.network = _build(self.config)
 
     @classmethod

@@ -25,12 +25,10 @@ from ignite.engine import Engine, Events
 from lora_ext import __version__
 from lora_ext.bundles.generator import DATASETS, REGIMES, bundle_facts
 from lora_ext.files import whole_file
-from lora_ext.networks.parameters import parameter_report
-from lora_ext.networks.unetr import ChannelLoRAUNETR
+from lora_ext.networks import network_from_record, parameter_report
 from lora_ext.study.paper import title
 from lora_ext.study.plan import NO_ENCODER, Run
 from lora_ext.study.reference import REFERENCES, ReferenceNetwork
-from lora_ext.weights import network_arguments
 
 Record = dict[str, Any]  # one entry of ``runs`` in results.json
 ROW_ORDER = [f"{d}_{regime}" for d in DATASETS for regime in (*REGIMES, *REFERENCES)]
@@ -85,7 +83,7 @@ def count_parameters(network_json: Path) -> dict[str, int] | None:
             network = ReferenceNetwork.from_config(config)
             total = sum(p.numel() for p in network.parameters())
             return {"total": total, "trainable": total}
-        report = parameter_report(ChannelLoRAUNETR(**network_arguments(config))).as_dict()
+        report = parameter_report(network_from_record(config)).as_dict()
     return {part: report[part] for part in PARTS}
 
 

@@ -20,7 +20,7 @@ from lora_ext.training.restoring import check_records, check_state, read_state, 
 from lora_ext.weights import save_adapter, save_model
 
 if TYPE_CHECKING:
-    from lora_ext.networks.unetr import ChannelLoRAUNETR
+    from lora_ext.networks.channel_network import ChannelNetwork
 
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class BestModel:
             regimes that leave the encoder as it was, ``adapter.safetensors``.
     """
 
-    def __init__(self, network: ChannelLoRAUNETR, ckpt_dir: str | os.PathLike[str]) -> None:
+    def __init__(self, network: ChannelNetwork, ckpt_dir: str | os.PathLike[str]) -> None:
         self.network = network
         self.ckpt_dir = Path(ckpt_dir)
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from lora_ext.networks.regimes import get_regime, parameter_parts
 
 if TYPE_CHECKING:
-    from lora_ext.networks.unetr import ChannelLoRAUNETR
+    from lora_ext.networks.channel_network import ChannelNetwork
 
 
 def param_groups(
-    network: ChannelLoRAUNETR, learning_rate: float, encoder_learning_rate: float | None = None
+    network: ChannelNetwork, learning_rate: float, encoder_learning_rate: float | None = None
 ) -> list[dict[str, Any]]:
     """Group what a network trains by its learning rate, for an optimizer.
 

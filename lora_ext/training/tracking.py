@@ -24,7 +24,7 @@ from monai.handlers import MLFlowHandler
 
 import lora_ext
 from lora_ext.weights import trained_settings
-from lora_ext.weights.sizes import ARGUMENTS
+from lora_ext.weights.start import NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -205,7 +205,7 @@ class RunRecord:
         settings = {} if self.config is None else run_settings(self.config, self.ckpt_dir)
         config = getattr(getattr(network, "module", network), "config", {})
         # those that came from the encoder's file are no literals of the config
-        settings = {k: config[k] for k in ARGUMENTS.values() if k in config} | settings
+        settings = {k: config[k] for k in NAMES.values() if k in config} | settings
         if self.task != TRAINING:
             settings = {k: v for k, v in settings.items() if k not in TRAINING_SETTINGS}
         return {

@@ -4,7 +4,6 @@ from lora_ext.weights.adapter import load_adapter, save_adapter
 from lora_ext.weights.encoder import EncoderReport, load_encoder, save_encoder
 from lora_ext.weights.model import load_model, save_model
 from lora_ext.weights.record import (
-    network_arguments,
     read_record,
     recorded_settings,
     trained_settings,
@@ -23,7 +22,6 @@ __all__ = [
     "load_adapter",
     "load_encoder",
     "load_model",
-    "network_arguments",
     "network_for_encoder",
     "read_record",
     "recorded_settings",

@@ -23,7 +23,7 @@ from lora_ext.networks.regimes import REGIMES, parameter_parts
 from lora_ext.weights.reading import check_weights, json_object, read_metadata, read_tensors
 
 if TYPE_CHECKING:
-    from lora_ext.networks.unetr import ChannelLoRAUNETR
+    from lora_ext.networks.channel_network import ChannelNetwork
 
 
 FORMAT = "lora_ext adapter 1"
@@ -31,7 +31,7 @@ FORMAT = "lora_ext adapter 1"
 UNSEEN = {"lora_alpha", "lora_scaling", "num_heads", "norm_eps", "modalities"}
 
 
-def encoder_fingerprint(network: ChannelLoRAUNETR) -> str:
+def encoder_fingerprint(network: ChannelNetwork) -> str:
     """SHA-256 over the shared encoder's weights, without adapters."""
     digest = hashlib.sha256()
     for parameter in parameter_parts(network)["encoder"]:
@@ -39,13 +39,13 @@ def encoder_fingerprint(network: ChannelLoRAUNETR) -> str:
     return digest.hexdigest()
 
 
-def adapter_tensors(network: ChannelLoRAUNETR) -> dict[str, Tensor]:
+def adapter_tensors(network: ChannelNetwork) -> dict[str, Tensor]:
     """Everything but the shared encoder, by the network's own keys."""
     base = {id(p) for p in parameter_parts(network)["encoder"]}
     return {k: p.detach() for k, p in network.named_parameters() if id(p) not in base}
 
 
-def save_adapter(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
+def save_adapter(network: ChannelNetwork, path: str | os.PathLike[str]) -> None:
     """Write adapters, fusion and decoder to a ``.safetensors`` file, whole or not at all.
 
     Args:
@@ -71,7 +71,7 @@ def save_adapter(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> Non
         safetensors.torch.save_file(tensors, draft, metadata=metadata)
 
 
-def load_adapter(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> None:
+def load_adapter(network: ChannelNetwork, path: str | os.PathLike[str]) -> None:
     """Load an adapter file into a network that has the encoder it was trained on, in place.
 
     Args:
@@ -102,7 +102,7 @@ def load_adapter(network: ChannelLoRAUNETR, path: str | os.PathLike[str]) -> Non
 
 
 def _check_made_for(
-    network: ChannelLoRAUNETR, made: Mapping[str, Any], fits: bool, path: str | os.PathLike[str]
+    network: ChannelNetwork, made: Mapping[str, Any], fits: bool, path: str | os.PathLike[str]
 ) -> None:
     """Refuse the adapters of a network that was built otherwise, its settings in the message."""
     adapters = REGIMES[network.regime].adapters

@@ -1,4 +1,4 @@
-"""Pre-trained single-channel ViTs: read from any published layout, loaded, and written.
+"""Pre-trained single-channel encoders: read from any published layout, loaded, and written.
 
 Nothing is skipped in silence: the report names every key. Two things leave no trace in a ViT's
 tensors, its number of heads and what its norms add to the variance. A file's metadata may say them,
@@ -27,12 +27,14 @@ from lora_ext.weights.positions import Resampling, fit_positions
 from lora_ext.weights.reading import read_metadata, read_tensors, record_inside
 from lora_ext.weights.remote import local_file
 from lora_ext.weights.sizes import ARGUMENTS, check_keys, check_sizes, vit_sizes
+from lora_ext.weights.swin_layout import SwinFile, check_swin, holds_swin, swin_tensors
 
 if TYPE_CHECKING:
-    from lora_ext.networks.unetr import ChannelLoRAUNETR
+    from lora_ext.networks.channel_network import ChannelNetwork
 
 
 FORMAT = "lora_ext encoder 1"
+SWIN = "swin_unetr"  # as `ChannelLoRASwinUNETR` has it
 FACTS = ("num_heads", "norm_eps", "img_size")  # what no tensor shows
 HEAD_WIDTH = 64  # of nearly every published ViT
 MAY_BE_MISSING = ("norm.weight", "norm.bias")  # an encoder may end without a final norm
@@ -99,24 +101,34 @@ class EncoderFile:
     img_size: list[int] | None
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `ChannelEncoder` to build it with."""
+        return self.assumed | self.said
+
+    @property
     def sizes(self) -> dict[str, Any]:
         """What the file shows or says, by the names of `lora_ext.weights.sizes.NOTES`."""
         said = {name: self.said[key] for name, key in ARGUMENTS.items() if key in self.said}
         return vit_sizes(self.vit.tensors) | said
 
 
-def read_encoder(path: str | os.PathLike[str]) -> EncoderFile:
-    """Read a pre-trained ViT of any layout that `plain_vit` knows.
+def read_encoder(
+    path: str | os.PathLike[str], backbone: str | None = None
+) -> EncoderFile | SwinFile:
+    """Read a pre-trained encoder of any layout that `plain_vit` or `swin_tensors` knows.
 
     Args:
         path: ``.safetensors``, a torch file that opens with ``weights_only=True``, or the address
             of one, see `local_file`.
+        backbone: whose encoder to read; None for the one that is there.
 
     Raises:
-        ValueError: if it cannot be read or holds no such ViT.
+        ValueError: if it cannot be read or holds no such encoder.
     """
     file = local_file(path)
     tensors = read_tensors(file)
+    if backbone == SWIN or (backbone is None and holds_swin(tensors)):
+        return SwinFile(os.fspath(path), *swin_tensors(tensors, path))
     vit = plain_vit(tensors, path)
     facts = encoder_facts(file) or _recorded_facts(tensors)
     sizes = vit_sizes(vit.tensors)
@@ -181,11 +193,11 @@ class EncoderReport:
 
 
 def load_encoder(
-    network: ChannelLoRAUNETR,
+    network: ChannelNetwork,
     path: str | os.PathLike[str],
     source_img_size: Sequence[int] | None = None,
 ) -> EncoderReport:
-    """Load a pre-trained single-channel ViT into a network's shared encoder, in place.
+    """Load a pre-trained single-channel encoder into a network's shared one, in place.
 
     `lora_ext.network_for_encoder` builds the network that fits a file.
 
@@ -200,33 +212,49 @@ def load_encoder(
         Every key loaded, skipped and missing.
 
     Raises:
-        ValueError: if the file has no ViT blocks or several sets of them, if its sizes differ from
-            the network's, if a weight of the patch embedding or of a block is missing, has another
-            shape, is no finite number or would be lost, or if the position embeddings cannot be
-            resampled. The network is then as it was.
+        ValueError: if the file has no encoder of the network's backbone or several, if its sizes
+            differ from the network's, if a weight of the patch embedding or of a block is missing,
+            has another shape, is no finite number or would be lost, or if the position embeddings
+            cannot be resampled. The network is then as it was.
     """
-    return fill_encoder(network, read_encoder(path), source_img_size)
+    return fill_encoder(network, read_encoder(path, network.backbone), source_img_size)
 
 
 def fill_encoder(
-    network: ChannelLoRAUNETR, file: EncoderFile, source_img_size: Sequence[int] | None = None
+    network: ChannelNetwork,
+    file: EncoderFile | SwinFile,
+    source_img_size: Sequence[int] | None = None,
 ) -> EncoderReport:
     """Do what `load_encoder` does, with a file that was read."""
     path, targets = file.path, _encoder_weights(network)
+    if isinstance(file, SwinFile):
+        check_swin(file.tensors, targets, path)
+        return _fill(targets, file.tensors, file.skipped, path)
     ours = {name: network.config[key] for name, key in ARGUMENTS.items()}
     check_sizes(file.sizes, vit_sizes(targets) | ours, path)
     source, resampled = _fitted(network, file, source_img_size or file.img_size)
     check_keys(source, targets, path, MAY_BE_MISSING)
+    return _fill(targets, source, file.vit.skipped, path, resampled, _assumed(network, file))
+
+
+def _fill(
+    targets: Mapping[str, Tensor],
+    source: Mapping[str, Tensor],
+    skipped: list[str],
+    path: str,
+    resampled: Resampling | None = None,
+    assumed: Sequence[str] = (),
+) -> EncoderReport:
     with torch.no_grad():
         for key in targets.keys() & source.keys():
             targets[key].copy_(source[key])
-    skipped = file.vit.skipped + [k for k in source if k not in targets]
+    skipped = skipped + [k for k in source if k not in targets]
     loaded, missing = [k for k in targets if k in source], [k for k in targets if k not in source]
-    return EncoderReport(path, loaded, sorted(skipped), missing, resampled, _assumed(network, file))
+    return EncoderReport(path, loaded, sorted(skipped), missing, resampled, list(assumed))
 
 
 def _fitted(
-    network: ChannelLoRAUNETR, file: EncoderFile, source_img_size: Sequence[int] | None
+    network: ChannelNetwork, file: EncoderFile, source_img_size: Sequence[int] | None
 ) -> tuple[dict[str, Tensor], Resampling | None]:
     """The file's tensors, their positions on the network's grid and in its prefix tokens."""
     source = dict(file.vit.tensors)
@@ -245,13 +273,13 @@ def _fitted(
     return source, resampled
 
 
-def _assumed(network: ChannelLoRAUNETR, file: EncoderFile) -> list[str]:
+def _assumed(network: ChannelNetwork, file: EncoderFile) -> list[str]:
     """What the network computes with and the file does not say."""
     words = {"num_heads": "{} attention heads", "norm_eps": "LayerNorm eps {}"}
     return [text.format(network.config[k]) for k, text in words.items() if k not in file.said]
 
 
-def _encoder_weights(network: ChannelLoRAUNETR) -> dict[str, nn.Parameter]:
+def _encoder_weights(network: ChannelNetwork) -> dict[str, nn.Parameter]:
     """The shared encoder's weights without adapters, by MONAI's names."""
     base = {id(p) for p in parameter_parts(network)["encoder"]}
     return {k: p for k, p in network.encoder.named_parameters() if id(p) in base}

@@ -46,7 +46,7 @@ REFUSED = (
      "relative positions and attention in windows"),
     (r"(^|\.)(eva\.blocks\.|down_projection\.proj\.)", "Primus or another EVA",
      "rotary positions, gated MLPs (SwiGLU) and, in Primus, patches of 8x8x8 voxels"),
-    (r"\.relative_position_bias_table$", "a Swin transformer",
+    (r"\.relative_position_bias_table$", "a Swin transformer (--backbone swin_unetr takes MONAI's)",
      "attention in shifted windows, relative positions and patches that merge"),
     (r"(^|\.)rope", "a ViT such as DINOv3's", "rotary positions"),
     (r"\.mlp\.(w12|w1|w3|fc1_g)\.", "a ViT such as DINOv2's giant", "gated MLPs (SwiGLU)"),

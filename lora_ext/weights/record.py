@@ -8,7 +8,6 @@ is data: nothing in it is ever evaluated, and each of its settings is checked wh
 
 from __future__ import annotations
 
-import inspect
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,6 @@ from typing import Any
 
 import torch
 
-from lora_ext.networks import ChannelLoRAUNETR
 from lora_ext.weights.reading import read_json, record_inside
 
 MODEL, COPY = "model.pt", "network.json"
@@ -92,9 +90,3 @@ def recorded_settings(ckpt_dir: str | os.PathLike[str], names: Iterable[str]) ->
     if "regime" in named:  # models that do not say it are of a time when all images were MR
         named = {"intensity": "mr", **named}
     return {name: named[name] for name in names if name in named}
-
-
-def network_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick what a network is built from out of a record: ``ChannelLoRAUNETR(**arguments)``."""
-    known = inspect.signature(ChannelLoRAUNETR).parameters
-    return {key: value for key, value in record.items() if key in known}

@@ -72,23 +72,25 @@ def check_sizes(
     allowed: Mapping[str, Any],
     path: str | os.PathLike[str],
     hint: str = "",
+    notes: Mapping[str, str] = NOTES,
 ) -> None:
-    """Refuse a ViT of other sizes.
+    """Refuse an encoder of other sizes.
 
     Args:
-        found: the file's sizes, by their names in `NOTES`; what is not known is left out.
+        found: the file's sizes, by their names in `notes`; what is not known is left out.
         allowed: this network's sizes.
         path: the file, for messages.
         hint: the end of the sentence.
+        notes: what to say beside each of this network's sizes.
 
     Raises:
         ValueError: one sentence that says every size that differs, such as "hidden size 384; this
             network has 768 (--hidden_size)".
     """
-    wrong = [k for k in NOTES if k in found and k in allowed and found[k] != allowed[k]]
+    wrong = [k for k in notes if k in found and k in allowed and found[k] != allowed[k]]
     if wrong:
         theirs = ", ".join(f"{k} {found[k]}" for k in wrong)
-        ours = ", ".join(f"{allowed[k]} ({NOTES[k]})" for k in wrong)
+        ours = ", ".join(f"{allowed[k]} ({notes[k]})" for k in wrong)
         raise ValueError(f"{path}: {theirs}; this network has {ours}{hint}")
 
 

@@ -9,21 +9,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lora_ext.networks import ChannelLoRAUNETR
+from lora_ext.networks import build_network
+from lora_ext.networks.channel_network import ChannelNetwork
+from lora_ext.networks.config import PLAIN
 from lora_ext.networks.regimes import get_regime
+from lora_ext.weights import swin_layout
 from lora_ext.weights.adapter import encoder_fingerprint
 from lora_ext.weights.encoder import (
     HEAD_WIDTH,
+    SWIN,
     EncoderFile,
     EncoderReport,
     fill_encoder,
     read_encoder,
 )
 from lora_ext.weights.remote import is_remote
-from lora_ext.weights.sizes import ARGUMENTS, check_sizes
+from lora_ext.weights.sizes import ARGUMENTS, NOTES, check_sizes
+from lora_ext.weights.swin_layout import SwinFile
 
 ENCODER = "encoder.safetensors"  # as bundles/mae_pretrain names what it makes
 RANDOM = "random"  # what the record says of an encoder that no file was loaded into
+
+NAMES = ARGUMENTS | swin_layout.ARGUMENTS  # arguments by the sizes' names in a sentence
 
 logger = logging.getLogger(__name__)
 
@@ -36,19 +43,20 @@ def network_for_encoder(
     *,
     regime: str,
     **rest: Any,
-) -> ChannelLoRAUNETR:
+) -> ChannelNetwork:
     """Build the network whose encoder has the sizes of a file, and load the file.
 
     What no file shows, the number of heads, is taken from the file's metadata, else from `rest`,
     else as hidden size / 64; the log says so.
 
     Args:
-        path: file or address of a pre-trained ViT, see `load_encoder`.
+        path: file or address of a pre-trained encoder, see `load_encoder`.
         in_channels: number of image channels C.
         out_channels: number of regions.
         img_size: input size in voxels.
         regime: ``finetune``, ``frozen`` or ``lora``.
-        **rest: further arguments of `ChannelLoRAUNETR`.
+        **rest: further arguments of `ChannelLoRAUNETR`, or of `ChannelLoRASwinUNETR` for a Swin
+            encoder; ``backbone`` to take no other.
 
     Returns:
         The network; its ``config`` names the encoder.
@@ -58,12 +66,15 @@ def network_for_encoder(
             cannot be loaded.
     """
     _check_regime(regime, os.fspath(path))
-    file = read_encoder(path)
+    file = read_encoder(path, rest.pop("backbone", None))
     check_given_sizes(file.path, file.said, rest)
-    sizes = file.assumed | file.said
+    sizes = file.arguments
     if "num_heads" not in sizes | rest:
         raise ValueError(_no_heads(file.path, file.said["hidden_size"], "num_heads"))
-    network = ChannelLoRAUNETR(in_channels, out_channels, img_size, regime=regime, **sizes | rest)
+    network = build_network(
+        SWIN if isinstance(file, SwinFile) else PLAIN, in_channels=in_channels,
+        out_channels=out_channels, img_size=img_size, regime=regime, **sizes | rest,
+    )  # fmt: skip
     logger.info("%s", _fill(network, file))
     return network
 
@@ -74,29 +85,32 @@ def encoder_sizes(
     pretrained: str | None = None,
     ckpt_dir: str | os.PathLike[str] | None = None,
     bundle_root: str | os.PathLike[str] | None = None,
+    backbone: str = PLAIN,
 ) -> dict[str, Any]:
     """Look up the sizes of the encoder that a training will start from.
 
     Args:
-        regime: see `start_encoder`, as for the last three.
+        regime: see `start_encoder`.
         default: the sizes where it starts from random weights.
         pretrained: see `start_encoder`.
         ckpt_dir: see `start_encoder`.
         bundle_root: see `start_encoder`.
+        backbone: the network's.
 
     Returns:
-        The sizes by name; ``num_heads`` is None where neither the file nor its hidden size tells.
-        Beside them ``file`` and ``said``: the file, or None, and the sizes that it says of itself.
+        The sizes by name; of a ViT ``num_heads`` is None where neither the file nor its hidden size
+        tells. Beside them ``file`` and ``said``: the file, or None, and the sizes that it says of
+        itself.
 
     Raises:
         ValueError: see `start_encoder`.
     """
-    path = chosen_encoder(regime, pretrained, ckpt_dir, bundle_root)
+    path = chosen_encoder(regime, pretrained, ckpt_dir, bundle_root, backbone)
     if path is None:
         return {**default, "file": None, "said": {}}
     with _hint(pretrained is None):
-        file = read_encoder(path)
-    sizes = {"num_heads": None, **file.assumed, **file.said}
+        file = read_encoder(path, backbone)
+    sizes = {"num_heads": None, **file.arguments}
     return {**default, **sizes, "file": file.path, "said": file.said}
 
 
@@ -115,17 +129,18 @@ def check_given_sizes(
         ValueError: for sizes that differ; for no number of heads where nothing tells it.
     """
     theirs, ours = (
-        {name: sizes[key] for name, key in ARGUMENTS.items() if key in sizes}
+        {name: sizes[key] for name, key in NAMES.items() if key in said and key in sizes}
         for sizes in (said, given)
     )
     hint = "; leave these out, since the file says them"
-    check_sizes(theirs, ours, path, f"{hint}, or give --pretrained none" if flags else hint)
+    hint += ", or give --pretrained none" if flags else ""
+    check_sizes(theirs, ours, path, hint, NOTES | swin_layout.NOTES)
     if given.get("num_heads", 1) is None:
         raise ValueError(_no_heads(path, said["hidden_size"], "--num_heads"))
 
 
 def start_encoder(
-    network: ChannelLoRAUNETR,
+    network: ChannelNetwork,
     pretrained: str | None = None,
     ckpt_dir: str | os.PathLike[str] | None = None,
     bundle_root: str | os.PathLike[str] | None = None,
@@ -146,10 +161,11 @@ def start_encoder(
             be read or does not fit.
     """
     network.config["encoder"] = RANDOM
-    path = chosen_encoder(network.regime, pretrained, ckpt_dir, bundle_root)
+    backbone = network.backbone
+    path = chosen_encoder(network.regime, pretrained, ckpt_dir, bundle_root, backbone)
     if path is not None:
         with _hint(pretrained is None):
-            logger.info("%s", _fill(network, read_encoder(path)))
+            logger.info("%s", _fill(network, read_encoder(path, backbone)))
     elif get_regime(network.regime).pretrained and pretrained is not None:
         logger.warning("--pretrained none: regime %r starts from random weights", network.regime)
     elif get_regime(network.regime).pretrained:
@@ -161,8 +177,9 @@ def chosen_encoder(
     pretrained: str | None = None,
     ckpt_dir: str | os.PathLike[str] | None = None,
     bundle_root: str | os.PathLike[str] | None = None,
+    backbone: str = PLAIN,
 ) -> str | None:
-    """Say which encoder a regime starts from; the arguments are those of `start_encoder`.
+    """Say which encoder a regime starts from; the arguments are those of `encoder_sizes`.
 
     Returns:
         Its path or address; None for random weights.
@@ -171,7 +188,9 @@ def chosen_encoder(
         ValueError: if the path cannot be one, or the regime takes no encoder.
     """
     if pretrained is None:
-        found = find_encoder(ckpt_dir, bundle_root) if get_regime(regime).pretrained else None
+        if not get_regime(regime).pretrained:
+            return None
+        found = find_encoder(ckpt_dir, bundle_root, backbone)
         return None if found is None else str(found)
     text = str(pretrained)
     if not text.strip():
@@ -193,13 +212,16 @@ def chosen_encoder(
 
 
 def find_encoder(
-    ckpt_dir: str | os.PathLike[str] | None, bundle_root: str | os.PathLike[str] | None
+    ckpt_dir: str | os.PathLike[str] | None,
+    bundle_root: str | os.PathLike[str] | None,
+    backbone: str = PLAIN,
 ) -> Path | None:
     """Look for an encoder where one is expected.
 
     Args:
         ckpt_dir: the run's folder of models.
         bundle_root: the bundle's folder.
+        backbone: the network's; ``mae_pretrain`` makes encoders of ``unetr`` alone.
 
     Returns:
         The first ``encoder.safetensors`` of: `ckpt_dir`, the bundle's ``models``, the neighbouring
@@ -207,7 +229,9 @@ def find_encoder(
     """
     folders = [] if ckpt_dir is None else [Path(ckpt_dir)]
     if bundle_root is not None:
-        folders += [Path(bundle_root, "models"), Path(bundle_root).parent / "mae_pretrain/models"]
+        folders.append(Path(bundle_root, "models"))
+        if backbone == PLAIN:
+            folders.append(Path(bundle_root).parent / "mae_pretrain/models")
     return next((folder / ENCODER for folder in folders if (folder / ENCODER).is_file()), None)
 
 
@@ -219,7 +243,7 @@ def _check_regime(regime: str, pretrained: str) -> None:
         )
 
 
-def _fill(network: ChannelLoRAUNETR, file: EncoderFile) -> EncoderReport:
+def _fill(network: ChannelNetwork, file: EncoderFile | SwinFile) -> EncoderReport:
     report = fill_encoder(network, file)
     name = file.path if is_remote(file.path) else Path(file.path).name
     network.config["encoder"] = f"{name} (sha256 {encoder_fingerprint(network)[:12]})"

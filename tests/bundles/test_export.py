@@ -56,9 +56,9 @@ def test_bundles_on_disk_are_the_thirteen():
 def exportable(tmp_path, wake_adapters):
     """A function: name -> a small bundle's folder, whose adapters count, and its network."""
 
-    def make(name):
+    def make(name, settings=SMALL):
         folder = tmp_path / name
-        for path, text in render_bundle(facts_of(name, {"test": SMALL})).items():
+        for path, text in render_bundle(facts_of(name, {"test": settings})).items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
         parser = ConfigParser()
@@ -137,6 +137,22 @@ def test_onnx_computes_what_the_network_does(exportable, name):
         image = images(folder, batch)
         with torch.no_grad():
             assert error(run_onnx(path, image), network(image)) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:__array_wrap__")
+def test_swin_unetr_is_traced_and_computes_the_same_in_both_formats(exportable):
+    swin = {"backbone": "swin_unetr", "roi_size": [64, 32, 32], "feature_size": 12,
+            "depths": [1, 1, 1, 1], "num_heads": [2, 2, 2, 2]}  # fmt: skip
+    folder, network = exportable("prostatex_lora16", swin)
+    shape = list(images(folder, 1).shape)
+    path, other = folder / "models" / "model.ts", folder / "models" / "model.onnx"
+    ckpt_export(filepath=str(path), **files(folder), use_trace=True, input_shape=shape)
+    export_onnx(folder, other, input_shape=shape, use_trace=True, converter_kwargs=NAMES)
+    image = images(folder, 1)
+    with torch.no_grad():
+        assert error(torch.jit.load(path)(image), network(image)) < TOLERANCE
+        assert error(run_onnx(other, image), network(image)) < TOLERANCE
 
 
 @pytest.mark.slow

@@ -1,12 +1,22 @@
 """The settings of the generated bundles: the schema lists what stands at the top, and all of it."""
 
+import inspect
 import json
 
 import pytest
 
+from lora_ext import ChannelLoRASwinUNETR, ChannelLoRAUNETR
 from lora_ext.bundles.generator import PRETRAINING, all_facts, bundle_facts
-from lora_ext.bundles.settings import NAMED, SETTINGS, TYPES, check_values, settings_of
-from lora_ext.weights.sizes import ARGUMENTS
+from lora_ext.bundles.settings import (
+    NAMED,
+    SEGMENTATION,
+    SETTINGS,
+    TYPES,
+    check_values,
+    settings_of,
+)
+from lora_ext.networks.backbones import BACKBONES
+from lora_ext.weights.start import NAMES
 
 FIRST_OF_THE_WIRING = "save_execute_config"
 LAYER_KEYS = {"bundle_root", "dataset_dir", "modalities", "regions", "spacing", "cache_rate",
@@ -93,7 +103,7 @@ def test_bundles_differ_in_their_layers_keys_alone(root, file):
 def test_sizes_of_the_encoder_come_from_its_file_and_else_from_the_bundle(root, name):
     train, facts = config(root, name, "train.json"), bundle_facts()[name]
     sizes = train["encoder_sizes"]["default"]
-    assert sizes == {key: facts[key] for key in ARGUMENTS.values()}
+    assert sizes == {key: facts[key] for key in NAMES.values()}
     assert {k: train[k] for k in sizes} == {k: f"$@encoder_sizes['{k}']" for k in sizes}
     assert {k: train["network_def"][k] for k in sizes} == {k: f"@{k}" for k in sizes}
 
@@ -129,6 +139,7 @@ def test_pretraining_inference_sees_what_its_validation_sees(root):
 # One wrong value of each kind for every setting that has a type or a range.
 WRONG = {
     "integer": ["abc", 1.5, True, None, [1], float("nan")],
+    "integer or list": ["abc", 1.5, True, {}, "[1]"],
     "number": ["fast", True, None, float("nan"), float("inf")],
     "boolean": ["false", "no", "maybe", 1, None],
     "text": ["", "another", 3, None, True],
@@ -144,7 +155,8 @@ OUT_OF_RANGE = {
     "crops_per_case": [0], "num_workers": [-1], "cache_rate": [2, -0.1], "learning_rate": [0, -1],
     "encoder_learning_rate": [-1], "weight_decay": [-0.1], "lora_rank": [0], "lora_alpha": [0, -1],
     "modality_dropout": [1.0, -0.1], "feature_size": [0], "masking_ratio": [0, 1],
-    "hidden_size": [0], "mlp_dim": [0], "num_layers": [0], "num_heads": [0],
+    "hidden_size": [0], "mlp_dim": [0], "num_layers": [0],
+    "num_heads": [0, [], [2, 2, 2], [2, 2, 2, 0]], "depths": [[2, 2], [2, 2, 2, 0], [2, 2, 2, 1.5]],
     "decoder_hidden_size": [0], "decoder_mlp_dim": [0], "decoder_num_layers": [0],
     "num_prefix_tokens": [-1], "norm_eps": [0, -1e-5],
     "decoder_num_heads": [0], "sw_batch_size": [0], "sw_overlap": [1.0, -0.1],
@@ -195,11 +207,43 @@ def test_every_range_is_tried():
         ),
         ({"hidden_size": 50, "num_heads": 12}, "--hidden_size: expected a multiple of num_heads"),
         ({"decoder_hidden_size": 32, "decoder_num_heads": 2}, "a multiple of 6 and of"),
+        ({"backbone": "swin_unetr", "roi_size": [128, 128, 48]}, "--roi_size: expected multiples"),
+        ({"backbone": "swin_unetr", "roi_size": [32, 32, 32]}, "not all of them 32"),
+        ({"backbone": "swin_unetr", "feature_size": 64}, "--feature_size: expected a multiple of"),
+        ({"backbone": "swin_unetr", "num_heads": 12}, "a list of four for swin_unetr"),
+        ({"backbone": "unetr", "num_heads": [3, 6, 12, 24]}, "one integer for backbone unetr"),
+        ({"decoder_num_heads": 12, "num_heads": None}, "--num_heads: expected an integer"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         check_values(values)
+
+
+def test_null_sizes_are_those_of_the_backbone(root):
+    meanings = {name: NAMED[name].meaning for name in ("feature_size", "num_heads")}
+    for network in (ChannelLoRAUNETR, ChannelLoRASwinUNETR):
+        parameters = inspect.signature(network).parameters
+        for name, meaning in meanings.items():
+            default = parameters[name].default
+            assert str(list(default) if isinstance(default, tuple) else default) in meaning
+    pretraining = config(root, PRETRAINING, "train.json")
+    unetr = inspect.signature(ChannelLoRAUNETR).parameters
+    for name in ("hidden_size", "mlp_dim", "num_layers", "num_heads"):
+        assert pretraining[name] == unetr[name].default
+    swin = inspect.signature(ChannelLoRASwinUNETR).parameters
+    segmentation = config(root, "brats_lora32", "train.json")
+    assert segmentation["depths"] == list(swin["depths"].default)
+    assert segmentation["use_v2"] == swin["use_v2"].default
+
+
+def test_backbones_of_the_schema_are_those_of_the_package():
+    NAMED["backbone"].check("unetr")
+    assert {s.backbone for s in SETTINGS} - {None} == set(BACKBONES)
+    for setting in (s for s in SETTINGS if s.backbone and SEGMENTATION in s.kinds):
+        for name, network in BACKBONES.items():
+            taken = setting.name in inspect.signature(network).parameters
+            assert taken == (name == setting.backbone)
 
 
 def test_no_spelling_stands_for_two_settings():

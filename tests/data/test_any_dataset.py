@@ -79,5 +79,5 @@ def test_any_value_anywhere_ends_in_a_task_or_in_a_sentence(task, data):
 def test_any_bytes_end_in_a_sentence(task, content):
     folder, _ = task
     (folder / "dataset.json").write_bytes(content)
-    with pytest.raises(ValueError, match="dataset.json"):
+    with pytest.raises(ValueError, match=r"dataset\.json"):
         inference_cases(folder, ["FLAIR", "t1gd"])

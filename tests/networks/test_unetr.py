@@ -3,7 +3,7 @@ import torch
 from monai.networks.nets import UNETR
 from torch import nn
 
-from lora_ext import ChannelLoRAUNETR
+from lora_ext import ChannelLoRAUNETR, build_network
 
 
 def test_one_channel_without_adapters_and_identity_fusion_is_monais_unetr():
@@ -111,7 +111,7 @@ def test_scalings_differ_in_the_output_beyond_rank_one_and_are_kept_in_the_confi
         assert torch.equal(stabilised(x), classical(x)) == equal
     assert stabilised.config["lora_scaling"] == "rank_stabilised"
     assert classical.config["lora_scaling"] == "classical"
-    again = ChannelLoRAUNETR(**classical.config)
+    again = build_network(**classical.config)
     assert again.config == classical.config
 
 

@@ -49,6 +49,13 @@ def test_a_network_is_saved_and_loaded_as_the_bundles_do(name, tmp_path):
     start_encoder(network, None)
 
 
+def test_sizes_of_another_backbone_are_not_stock_unetrs():
+    given = {**SMALL, "feature_size": None, "num_heads": [3, 6, 12, 24]}
+    network = ReferenceNetwork("unetr", 2, 3, (32, 32, 16), **given)
+    assert network.config["feature_size"] == 64
+    assert network.network.vit.blocks[0].attn.num_heads == 12  # MONAI's own default
+
+
 def test_a_model_of_another_reference_is_refused(tmp_path):
     network = build("segresnet")
     state = type("State", (), {"best_metric_epoch": 1, "epoch": 1})

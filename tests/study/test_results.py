@@ -10,7 +10,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from lora_ext import ChannelLoRAUNETR, parameter_report
+from lora_ext import network_from_record, parameter_report
 from lora_ext.study import DeviceRecord, ReferenceNetwork
 from lora_ext.study.plan import Run
 from lora_ext.study.results import (
@@ -142,7 +142,7 @@ def test_a_record_cannot_hold_what_json_has_no_word_for(tmp_path):
 
 def test_networks_of_records_are_described_by_their_own_config(small_network):
     config = json.loads(json.dumps(small_network().config))
-    assert ChannelLoRAUNETR(**config).config == small_network().config
+    assert network_from_record(config).config == small_network().config
 
 
 def test_frames_have_one_row_per_run_and_per_value_in_the_paper_s_order(make_results, fail):

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from lora_ext import ChannelLoRAUNETR, load_model
+from lora_ext import build_network, load_model, network_from_record
 from lora_ext.pretraining import VolumeAutoEncoder
 from lora_ext.weights import save_model
 
@@ -89,7 +89,7 @@ def test_record_is_the_constructors_arguments(tmp_path, small_network):
     network = small_network()
     save_model(network, tmp_path / "model.pt")
     record = json.loads((tmp_path / "network.json").read_text(encoding="utf-8"))
-    rebuilt = type(network)(**record)
+    rebuilt = build_network(**record)
     assert rebuilt.state_dict().keys() == network.state_dict().keys()
 
 
@@ -98,6 +98,6 @@ def test_record_is_what_the_network_can_be_built_from_again(small_network, tmp_p
     network.config["encoder"] = "random"
     save_model(network, tmp_path / "model.pt")
     record = json.loads((tmp_path / "network.json").read_text(encoding="utf-8"))
-    again = ChannelLoRAUNETR(**record)
+    again = network_from_record(record)
     load_model(again, tmp_path / "model.pt")
     assert again.config == network.config == record
