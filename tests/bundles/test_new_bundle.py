@@ -195,7 +195,14 @@ def test_bundle_trains_evaluates_infers_and_packages_without_a_flag(
     out = tmp_path / "any where" / "sarcoma_lora16"
     nested = {"whole": [1, 2], "core": [1]}
     new_bundle(
-        task(labels=labels), out, "lora16", regions=nested, epochs=1, val_interval=1, **SMALL
+        task(labels=labels),
+        out,
+        "lora16",
+        regions=nested,
+        epochs=1,
+        val_interval=1,
+        num_workers=0,
+        **SMALL,
     )
     for run_id, files in (
         ("training", "train"),
@@ -209,11 +216,6 @@ def test_bundle_trains_evaluates_infers_and_packages_without_a_flag(
     assert record["normalization"] == {"PET": "pet", "T1w": "mr", "CT": "ct"}
     assert record["ct_window"] == config(out, "train.json")["ct_window"]
     assert len(list((out / "eval" / "segmentations").glob("c*.nii.gz"))) == 5
-    wrong = monai_bundle(
-        "run", "--config_file", str(out / "configs" / "inference.json"),
-        "--ct_window", "[-160,240]", "--overwrite", "True", cwd=tmp_path,
-    )  # fmt: skip
-    assert "--ct_window: got [-160, 240], but the model was trained with" in wrong.stderr
     packed = package_bundle(out, tmp_path / "packages")
     assert packed.trained
     with zipfile.ZipFile(packed.archive) as archive:
