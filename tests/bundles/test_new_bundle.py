@@ -13,7 +13,6 @@ from lora_ext.bundles import package
 from lora_ext.bundles.generator import PLAN, check_bundles, write_bundles
 from lora_ext.bundles.new_bundle import new_bundle
 from lora_ext.bundles.package import package_bundle
-from lora_ext.data.survey import survey_cases
 
 SMALL = {"feature_size": 4, "hidden_size": 24, "mlp_dim": 32, "num_layers": 4, "num_heads": 2}
 SHAPE = (40, 36, 20)
@@ -105,19 +104,6 @@ def test_box_is_that_of_the_body_without_pet(task, tmp_path):
     plan = new_bundle(data, tmp_path / "two", modalities=["ct", "t1w"])
     assert plan["roi_size"].value == [32, 32, 16]
     assert plan["intensity"].value == {"ct": "ct", "t1w": "mr"}
-
-
-def test_survey_is_in_axes_to_the_right_front_and_up(tmp_path):
-    voxels = np.ones((6, 8, 10), np.float32)
-    affine = np.array([[0, 0, 3.0, 0], [-2.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1]])
-    for name in ("image", "label"):
-        nib.save(nib.Nifti1Image(voxels, affine), tmp_path / f"{name}.nii.gz")
-    item = {"case": "a", "image": str(tmp_path / "image.nii.gz"),
-            "label": str(tmp_path / "label.nii.gz"), "channels": [0]}  # fmt: skip
-    found = survey_cases([item], {"T1w": "mr"})[0]
-    assert found.size == (10, 6, 8)
-    assert found.spacing == pytest.approx((3, 2, 1))
-    assert found.labels == {1: 480}
 
 
 @pytest.mark.parametrize(
