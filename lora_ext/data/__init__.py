@@ -10,7 +10,12 @@ from lora_ext.data.cases import fold_cases, inference_cases
 from lora_ext.data.checks import check_cases
 from lora_ext.data.folds import split_fold
 from lora_ext.data.form import CasePaths, Task
-from lora_ext.data.intensity import Foreground, NormalizeModalitiesd, channel_kinds, kind_of
+from lora_ext.data.intensity import (
+    Foreground,
+    NormalizeModalitiesd,
+    channel_kinds,
+    recorded_kinds,
+)
 from lora_ext.data.regions import (
     LabelsToRegionsd,
     RegionsToLabelsd,
@@ -39,9 +44,9 @@ __all__ = [
     "fold_cases",
     "fold_volumes",
     "inference_cases",
-    "kind_of",
     "labels_to_regions",
     "read_task",
+    "recorded_kinds",
     "regions_to_labels",
     "split_fold",
 ]

@@ -15,6 +15,7 @@ every patient, and the record of a model can hold them.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
@@ -25,6 +26,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, NormalizeIntensity
 from monai.utils import ImageMetaKey, convert_to_dst_type
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 MR, CT, PET = KINDS = ("mr", "ct", "pet")
 AUTO = "auto"
@@ -49,8 +52,7 @@ def kind_of(name: str) -> str:
     Raises:
         ValueError: a name with words of both.
     """
-    words = {word.rstrip("0123456789") for word in re.split(r"[\W_]+", name.lower())}
-    found = [kind for kind, known in _NAMES.items() if words & known]
+    found = _kinds_in(name)
     if len(found) > 1:
         raise ValueError(
             f"channel {name!r}: expected a name of CT or of PET, got one of both; say which with "
@@ -83,6 +85,27 @@ def channel_kinds(modalities: Sequence[str], intensity: Intensity) -> dict[str, 
                 f"got {kind or 'none'}"
             )
         kinds[name] = kind_of(name) if kind == AUTO else kind
+    return kinds
+
+
+def recorded_kinds(modalities: Sequence[str], intensity: Intensity) -> dict[str, str]:
+    """Settle the kinds for the record of a model, and warn of CT and PET that count as MR.
+
+    Args:
+        modalities: see `channel_kinds`.
+        intensity: see `channel_kinds`.
+
+    Returns:
+        See `channel_kinds`.
+    """
+    kinds = channel_kinds(modalities, intensity)
+    for name, kind in kinds.items():
+        if kind == MR and (named := _kinds_in(name)):
+            logger.warning(
+                "channel %s is normalised as MR, with its zeros left out, though its name says %s; "
+                "--intensity auto goes by the names",
+                *(name, " or ".join(named).upper()),
+            )
     return kinds
 
 
@@ -211,6 +234,12 @@ class Foreground:
             if kind != PET:
                 marked[row] = plain[row] != 0 if kind == MR else plain[row] > CT_AIR
         return marked if bool(marked.any()) else torch.ones_like(marked)
+
+
+def _kinds_in(name: str) -> list[str]:
+    """Return which of CT and PET the words of a name say."""
+    words = {word.rstrip("0123456789") for word in re.split(r"[\W_]+", name.lower())}
+    return [kind for kind, known in _NAMES.items() if words & known]
 
 
 def _by_name(intensity: Intensity) -> dict[str, str] | None:

@@ -13,7 +13,6 @@ from lora_ext.bundles import package
 from lora_ext.bundles.generator import PLAN, check_bundles, write_bundles
 from lora_ext.bundles.new_bundle import new_bundle
 from lora_ext.bundles.package import package_bundle
-from lora_ext.data.survey import survey_cases
 
 SMALL = {"feature_size": 4, "hidden_size": 24, "mlp_dim": 32, "num_layers": 4, "num_heads": 2}
 SHAPE = (40, 36, 20)
@@ -107,19 +106,6 @@ def test_box_is_that_of_the_body_without_pet(task, tmp_path):
     assert plan["intensity"].value == {"ct": "ct", "t1w": "mr"}
 
 
-def test_survey_is_in_axes_to_the_right_front_and_up(tmp_path):
-    voxels = np.ones((6, 8, 10), np.float32)
-    affine = np.array([[0, 0, 3.0, 0], [-2.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1]])
-    for name in ("image", "label"):
-        nib.save(nib.Nifti1Image(voxels, affine), tmp_path / f"{name}.nii.gz")
-    item = {"case": "a", "image": str(tmp_path / "image.nii.gz"),
-            "label": str(tmp_path / "label.nii.gz"), "channels": [0]}  # fmt: skip
-    found = survey_cases([item], {"T1w": "mr"})[0]
-    assert found.size == (10, 6, 8)
-    assert found.spacing == pytest.approx((3, 2, 1))
-    assert found.labels == {1: 480}
-
-
 @pytest.mark.parametrize(
     ("channels", "labels", "message"),
     [
@@ -195,7 +181,14 @@ def test_bundle_trains_evaluates_infers_and_packages_without_a_flag(
     out = tmp_path / "any where" / "sarcoma_lora16"
     nested = {"whole": [1, 2], "core": [1]}
     new_bundle(
-        task(labels=labels), out, "lora16", regions=nested, epochs=1, val_interval=1, **SMALL
+        task(labels=labels),
+        out,
+        "lora16",
+        regions=nested,
+        epochs=1,
+        val_interval=1,
+        num_workers=0,
+        **SMALL,
     )
     for run_id, files in (
         ("training", "train"),
@@ -209,11 +202,6 @@ def test_bundle_trains_evaluates_infers_and_packages_without_a_flag(
     assert record["normalization"] == {"PET": "pet", "T1w": "mr", "CT": "ct"}
     assert record["ct_window"] == config(out, "train.json")["ct_window"]
     assert len(list((out / "eval" / "segmentations").glob("c*.nii.gz"))) == 5
-    wrong = monai_bundle(
-        "run", "--config_file", str(out / "configs" / "inference.json"),
-        "--ct_window", "[-160,240]", "--overwrite", "True", cwd=tmp_path,
-    )  # fmt: skip
-    assert "--ct_window: got [-160, 240], but the model was trained with" in wrong.stderr
     packed = package_bundle(out, tmp_path / "packages")
     assert packed.trained
     with zipfile.ZipFile(packed.archive) as archive:

@@ -15,6 +15,7 @@ from lora_ext.data.intensity import (
     NormalizeModalitiesd,
     channel_kinds,
     kind_of,
+    recorded_kinds,
     volume_kind,
 )
 
@@ -71,6 +72,14 @@ def test_kinds_may_be_told_by_name_in_any_case_and_order():
 def test_channel_without_a_kind_is_refused(names, intensity, message):
     with pytest.raises(ValueError, match=message):
         channel_kinds(names, intensity)
+
+
+def test_ct_that_counts_as_mr_is_warned_of(caplog):
+    assert recorded_kinds(NAMES, "auto") == channel_kinds(NAMES, "auto")
+    assert not caplog.messages
+    assert recorded_kinds(["CT", "T1w"], "mr") == {"CT": "mr", "T1w": "mr"}
+    assert "channel CT is normalised as MR" in caplog.text
+    assert "T1w" not in caplog.text
 
 
 def test_values_decide_only_where_there_is_no_name():
