@@ -92,8 +92,9 @@ PUBLISHED = (
     ),
     PublishedEncoder(
         "SwinUNETR SSL, BrainSegFounder, VoCo", "Swin transformer", "2^3, 96^3 and others",
-        "5,050 CT; UK Biobank MR; CT", "see their repositories", "Project-MONAI and others", "",
-        "not as a ViT: windows, relative positions and merged patches",
+        "5,050 CT; UK Biobank MR; CT", "see their repositories", "Project-MONAI and others",
+        "`--backbone swin_unetr --pretrained FILE`",
+        f"{EXACTLY}, where the encoder takes one channel; `--roi_size` in multiples of 32",
     ),
 )  # fmt: skip
 

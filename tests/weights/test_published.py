@@ -34,7 +34,6 @@ def test_every_cell_is_filled_and_no_bar_splits_one():
         ("SAM-Med3D", "image_encoder.blocks.0.attn.rel_pos_h"),
         ("Primus", "encoder.eva.blocks.0.attn.q_proj.weight"),
         ("Dinov3D", "rope_embed.periods"),
-        ("SwinUNETR", "swinViT.layers1.0.blocks.0.attn.relative_position_bias_table"),
     ],
 )
 def test_what_the_table_says_is_not_taken_is_refused(name, key):

@@ -5,9 +5,16 @@ import torch
 from monai.networks.nets import SwinUNETR
 from torch import nn
 
-from lora_ext import ChannelLoRASwinUNETR, load_adapter, load_encoder, load_model, save_adapter
+from lora_ext import (
+    ChannelLoRASwinUNETR,
+    load_adapter,
+    load_encoder,
+    load_model,
+    network_for_encoder,
+    save_adapter,
+)
 from lora_ext.weights import save_model
-from lora_ext.weights.start import start_encoder
+from lora_ext.weights.start import encoder_sizes, start_encoder
 
 SIZE = (64, 32, 32)
 SIZES = {"feature_size": 12, "depths": [1, 2, 1, 1], "num_heads": [2, 2, 2, 4]}
@@ -123,7 +130,7 @@ def test_wrong_file_is_refused_in_one_sentence_and_nothing_is_loaded(content, me
 def test_vit_is_no_swin_and_swin_no_vit(small_network, torch_file):
     with pytest.raises(ValueError, match=r"expected one Swin encoder .* another --backbone"):
         load_encoder(build(), torch_file(small_network().encoder.state_dict()))
-    with pytest.raises(ValueError, match="expected the blocks of one MONAI ViT"):
+    with pytest.raises(ValueError, match="found a Swin transformer .*--backbone swin_unetr takes"):
         load_encoder(small_network(), torch_file(monais().state_dict()))
 
 
@@ -161,3 +168,31 @@ def test_model_of_before_there_were_backbones_is_a_unetrs(tmp_path, small_networ
     load_model(small_network(seed=5), path)
     with pytest.raises(ValueError, match="backbone unetr"):
         load_model(build(), path)
+
+
+@pytest.mark.parametrize("use_v2", [False, True])
+def test_file_sets_the_sizes_of_the_network(tmp_path, use_v2):
+    swin = monais(use_v2=use_v2).swinViT.state_dict()
+    path = tmp_path / "swin.pt"
+    torch.save(swin, path)
+    said = {**SIZES, "use_v2": use_v2}
+    default = {"hidden_size": 768, "feature_size": None, "num_heads": None}
+    found = encoder_sizes("lora", default, str(path), backbone="swin_unetr")
+    assert found == {**default, **said, "file": str(path), "said": said}
+    network = network_for_encoder(path, 2, 3, SIZE, regime="frozen")
+    assert {key: network.config[key] for key in said} == said
+    own = network.encoder.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in swin.items() if key in own)
+    with pytest.raises(
+        ValueError, match=r"feature size 12; this network has 24 \(--feature_size\)"
+    ):
+        network_for_encoder(path, 2, 3, SIZE, regime="frozen", feature_size=24)
+
+
+def test_encoder_that_mae_pretrain_left_beside_the_bundle_is_not_for_swin(tmp_path):
+    left = tmp_path / "mae_pretrain" / "models" / "encoder.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"a ViT")
+    bundle = tmp_path / "brats_lora32"
+    found = encoder_sizes("lora", {}, None, None, bundle, backbone="swin_unetr")
+    assert found == {"file": None, "said": {}}
