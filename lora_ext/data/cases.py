@@ -26,6 +26,7 @@ def fold_cases(
     record: str | os.PathLike[str] | None = None,
     resample_channels: bool = False,
     nan_to_num: bool = False,
+    cache_rate: float = 0.0,
 ) -> dict[str, list[Item]]:
     """List the training and the validation cases of one fold of a data set.
 
@@ -46,6 +47,7 @@ def fold_cases(
         record: JSON file that remembers which files passed the checks.
         resample_channels: see `check_cases`.
         nan_to_num: see `check_cases`.
+        cache_rate: see `check_cases`.
 
     Returns:
         Case items under ``training`` and ``validation``, sorted by case.
@@ -76,6 +78,7 @@ def fold_cases(
         record=record,
         resample_channels=resample_channels,
         nan_to_num=nan_to_num,
+        cache_rate=cache_rate,
     )
     if not task.labels:
         check_found_labels(found, regions, task.regions, task.source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,13 @@ from tqdm import tqdm
 
 from lora_ext.files import whole_file
 from lora_ext.images.image_file import RESAMPLE, ImageFile, check_same_grid, two_places
-from lora_ext.images.limits import check_resampled, voxel_size
+from lora_ext.images.limits import (
+    available_memory,
+    check_resampled,
+    gigabytes,
+    resampled_shape,
+    voxel_size,
+)
 from lora_ext.images.listing import counted
 from lora_ext.images.reader import files_of, open_image
 
@@ -63,6 +70,7 @@ def check_cases(
     record: str | os.PathLike[str] | None = None,
     resample_channels: bool = False,
     nan_to_num: bool = False,
+    cache_rate: float = 0.0,
 ) -> set[int]:
     """Read every file of every case, and stop at the first bad case by name.
 
@@ -80,6 +88,7 @@ def check_cases(
             their files and by what was checked; a changed file is read again. None reads all.
         resample_channels: whether a case's files may lie on different grids, see `VolumeReader`.
         nan_to_num: whether voxels may be not finite, see `VolumeReader`.
+        cache_rate: the share of the cases that will stay in memory; what that takes is logged.
 
     Returns:
         The values that the label maps hold, without 0.
@@ -110,7 +119,10 @@ def check_cases(
         finally:
             if pending:
                 _write_record(record, passed)
-        _check_together([passed[key] for key in keys], spacing, rules)
+        cases = [passed[key] for key in keys]
+        _check_together(cases, spacing, rules)
+        if cache_rate > 0 and spacing is not None:
+            _tell_cache(cases, spacing, len(rules.modalities), cache_rate)
     return {value for key in keys for value in passed[key]["labels"]}
 
 
@@ -125,6 +137,20 @@ def _check_all(
         checks = pool.map(lambda item: _check_case(item, rules), pending.values())
         bar = tqdm(checks, "checking cases", len(pending), unit="case", disable=hidden)
         yield from zip(pending, bar, strict=True)
+
+
+def _tell_cache(
+    cases: list[Passed], spacing: Sequence[float], channels: int, cache_rate: float
+) -> None:
+    """Say, before it is taken, how much memory the cache takes at most: air is cropped off."""
+    sizes = [math.prod(resampled_shape(c["shape"], c["voxel"], spacing)) for c in cases]
+    needed, free = 4 * (channels + 1) * cache_rate * sum(sizes), available_memory()
+    told = logger.warning if needed > free else logger.info
+    hint = "; a lower --cache_rate takes less" if needed > free else ""
+    told(
+        "--cache_rate %g keeps up to %s of images in memory, of %s that are free%s",
+        cache_rate, gigabytes(needed), gigabytes(free), hint,
+    )  # fmt: skip
 
 
 def _check_together(cases: list[Passed], spacing: Sequence[float] | None, rules: _Rules) -> None:

@@ -55,8 +55,8 @@ def check_header(image: ImageFile, stored: int) -> None:
     needed, available = _LOADED * voxels, available_memory()
     if needed > available:
         raise ValueError(
-            f"{path}: expected an image that fits into memory, {_gigabytes(available)}, got the "
-            f"shape {shape}, which takes {_gigabytes(needed)}; crop or resample it first"
+            f"{path}: expected an image that fits into memory, {gigabytes(available)}, got the "
+            f"shape {shape}, which takes {gigabytes(needed)}; crop or resample it first"
         )
 
 
@@ -79,16 +79,23 @@ def check_resampled(
     Raises:
         ValueError: it does not fit.
     """
-    sizes = zip(shape, voxel, spacing, strict=True)
-    grid = [max(1, round(n * was / (now or was))) for n, was, now in sizes]
+    grid = resampled_shape(shape, voxel, spacing)
     needed = math.prod(grid) * (_RESAMPLED + 8 * channels)
     available = available_memory()
     if needed > available:
         raise ValueError(
-            f"{path}: expected an image that fits into memory, {_gigabytes(available)}, at the "
+            f"{path}: expected an image that fits into memory, {gigabytes(available)}, at the "
             f"spacing {_by(spacing)} mm, got {_by(shape)} voxels of {_by(voxel)} mm, which become "
-            f"{_by(grid)} and take {_gigabytes(needed)}; pass a larger --spacing"
+            f"{_by(grid)} and take {gigabytes(needed)}; pass a larger --spacing"
         )
+
+
+def resampled_shape(
+    shape: Sequence[int], voxel: Sequence[float], spacing: Sequence[float]
+) -> list[int]:
+    """Return the voxels (H, W, D) that an image has at another voxel size in mm, 0 for its own."""
+    sizes = zip(shape, voxel, spacing, strict=True)
+    return [max(1, round(n * was / (now or was))) for n, was, now in sizes]
 
 
 def readable_voxels(path: str, voxels: np.ndarray) -> np.ndarray:
@@ -172,5 +179,6 @@ def _by(numbers: Sequence[float]) -> str:
     return "x".join(f"{number:.6g}" for number in numbers)
 
 
-def _gigabytes(size: int) -> str:
+def gigabytes(size: float) -> str:
+    """Write a number of bytes for people."""
     return f"{size / 1e9:.4g} GB"

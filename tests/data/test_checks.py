@@ -422,3 +422,15 @@ def test_a_task_may_list_files_of_any_format(tmp_path, write_image, oblique):
     cases = read_task(tmp_path).training
     assert [case.name for case in cases] == ["a0", "a1", "a2"]
     check(*({"case": c.name, "image": str(c.image), "label": str(c.label)} for c in cases))
+
+
+@pytest.mark.parametrize(("free", "level"), [(10**9, "INFO"), (10**4, "WARNING")])
+def test_memory_of_the_cache_is_said_before_it_is_taken(item, monkeypatch, caplog, free, level):
+    """Half of two cases, two channels and a label map each, at twice the resolution along H."""
+    monkeypatch.setattr(checks, "available_memory", lambda: free)
+    items = [item, {**item, "case": "b"}]
+    with caplog.at_level("INFO", "lora_ext"):
+        check_cases(items, channel_names=NAMES, spacing=[0.5, 1, 1], cache_rate=0.5)
+    (told,) = [record for record in caplog.records if "--cache_rate" in record.message]
+    assert told.levelname == level
+    assert f"keeps up to {0.5 * 2 * 14 * 6 * 5 * 3 * 4 / 1e9:.4g} GB of images" in told.message

@@ -130,7 +130,7 @@ def test_wrong_file_is_refused_in_one_sentence_and_nothing_is_loaded(content, me
 def test_vit_is_no_swin_and_swin_no_vit(small_network, torch_file):
     with pytest.raises(ValueError, match=r"expected one Swin encoder .* another --backbone"):
         load_encoder(build(), torch_file(small_network().encoder.state_dict()))
-    with pytest.raises(ValueError, match="found a Swin transformer .*--backbone swin_unetr takes"):
+    with pytest.raises(ValueError, match=r"found a Swin transformer .*--backbone swin_unetr takes"):
         load_encoder(small_network(), torch_file(monais().state_dict()))
 
 
