@@ -424,7 +424,7 @@ def test_a_task_may_list_files_of_any_format(tmp_path, write_image, oblique):
     check(*({"case": c.name, "image": str(c.image), "label": str(c.label)} for c in cases))
 
 
-@pytest.mark.parametrize(("free", "level"), [(10**9, "INFO"), (10**4, "WARNING")])
+@pytest.mark.parametrize(("free", "level"), [(10**9, "INFO"), (10**3, "WARNING")])
 def test_memory_of_the_cache_is_said_before_it_is_taken(item, monkeypatch, caplog, free, level):
     """Half of a case, two channels and a label map, at twice the resolution along H."""
     monkeypatch.setattr(checks, "available_memory", lambda: free)
