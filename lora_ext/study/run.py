@@ -18,6 +18,7 @@ from fire import parser
 from lora_ext.study.plan import NO_ENCODER, Run
 from lora_ext.study.reference import SIZES
 from lora_ext.study.results import TRAINED, VALIDATED, make_record, read_json, write_json
+from lora_ext.weights.start import NAMES
 
 MONAI_BUNDLE = ("python", "-m", "monai.bundle")
 LAUNCHER = (sys.executable, "-m", "monai.bundle")
@@ -181,7 +182,10 @@ def _is_begun(folder: Path) -> bool:
 
 
 def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], folder: Path) -> None:
-    for key in sorted(wanted.keys() | found.keys()):
+    # Sizes come from an encoder's file, which finished runs need no more; an unfinished one
+    # compares them with its checkpoint.
+    unknown = found.keys() & set(NAMES.values()) - wanted.keys()
+    for key in sorted((wanted.keys() | found.keys()) - unknown):
         ours, theirs = wanted.get(key, "its default"), found.get(key, "its default")
         if ours != theirs:
             raise ValueError(

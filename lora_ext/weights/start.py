@@ -161,7 +161,7 @@ def start_encoder(
             be read or does not fit.
     """
     network.config["encoder"] = RANDOM
-    backbone = network.backbone
+    backbone = network.config.get("backbone", PLAIN)  # a study's reference networks have none
     path = chosen_encoder(network.regime, pretrained, ckpt_dir, bundle_root, backbone)
     if path is not None:
         with _hint(pretrained is None):

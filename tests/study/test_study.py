@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from lora_ext.networks.encoder import ChannelEncoder
 from lora_ext.phantoms import write_phantoms
 from lora_ext.study import run_study
 from lora_ext.study import study as module
@@ -107,8 +109,17 @@ def test_bad_requests_end_before_anything_is_run(fake, written):
     assert not Path("R").exists()
 
 
+SIZES = {"hidden_size": 64, "mlp_dim": 32, "num_layers": 4, "num_heads": 1}
+
+
+def write_encoder(name):
+    """A small ViT, whose sizes a study passes on."""
+    encoder = ChannelEncoder(("volume",), (32, 32, 16), **SIZES)
+    torch.save(encoder.state_dict(), name)
+
+
 def test_a_missing_encoder_ends_before_anything_is_run(fake):
-    Path("pre_fold0.pt").touch()
+    write_encoder("pre_fold0.pt")
     with pytest.raises(ValueError, match=r"brats_lora16 seed 0 fold 1, found no file pre_fold1.pt"):
         run_study("data", "R", "brats_lora16", folds=(0, 1), pretrained="pre_fold{fold}.pt")
     assert not Path("R").exists()
@@ -120,7 +131,7 @@ def test_without_an_encoder_the_bundle_looks_itself_and_the_record_tells_what_it
     run_study("data", "R", "brats_baseline,brats_frozen")
     assert [record["encoder"] for record in results()["runs"]] == ["random", "random"]
     assert not any("--pretrained" in r["commands"]["training"] for r in results()["runs"])
-    Path("vit.pt").touch()
+    write_encoder("vit.pt")
     run_study("data", "S", "brats_frozen", pretrained="vit.pt")
     assert (
         json.loads(Path("S/results.json").read_text(encoding="utf-8"))["runs"][0]["encoder"]
@@ -139,12 +150,13 @@ def test_random_weights_are_marked_on_every_page_that_a_study_writes(fake):
 
 def test_every_run_gets_its_encoder_on_its_command_line(fake, written):
     for fold in (0, 1):
-        Path(f"brats_fold{fold}.pt").touch()
+        write_encoder(f"brats_fold{fold}.pt")
     pattern = "{dataset}_fold{fold}.pt"
     run_study("data", "R", "brats_baseline,brats_frozen", folds=(0, 1), pretrained=pattern)
     words = [r["commands"]["training"] for r in results()["runs"]]
     given = [w[w.index("--pretrained") + 1] if "--pretrained" in w else None for w in words]
     assert given == [None, None, "brats_fold0.pt", "brats_fold1.pt"]
+    assert all(w[w.index("--hidden_size") + 1] == "64" for w in words)  # the file's, for all
     for fold in (0, 1):
         Path(f"brats_fold{fold}.pt").unlink()  # finished runs need it no more
     run_study("data", "R", "brats_baseline,brats_frozen", folds=(0, 1), pretrained=pattern)
