@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lora_ext.bundles.generator import PLAN, REGIMES, facts_of, lay_out, render_bundle
 from lora_ext.bundles.plan import FOLDS, Plan, make_plan
 from lora_ext.bundles.settings import NAMED, SEGMENTATION, check_values, is_name, settings_of
@@ -16,6 +18,7 @@ from lora_ext.data import Task, channel_kinds, fold_cases, read_task
 from lora_ext.data.regions import own_labels
 from lora_ext.data.survey import survey_cases
 from lora_ext.files import whole_file
+from lora_ext.images.reader import open_image
 
 PLAN_TEXT = "docs/plan.md"
 MOST_CHANNELS = 8
@@ -60,7 +63,7 @@ def new_bundle(
     given = json.loads(json.dumps(settings))  # a tuple from the command line is a list
     _check_given(folder, regime, given, overwrite)
     task = read_task(data, on_disk=("training",))
-    named = dict(task.labels)
+    named = dict(task.labels) or _found_labels(task)
     if labels is not None:
         named = {0: "background"} | {int(value): str(name) for value, name in labels.items()}
     plan = _plan(task, data, named, given)
@@ -122,6 +125,13 @@ def _plan(
     sides = fold_cases(data, modalities, regions, fold=0, num_folds=folds, split_seed=0)
     items = sorted(sides["training"] + sides["validation"], key=lambda item: item["case"])
     return make_plan(survey_cases(items, kinds), kinds, regions, given)
+
+
+def _found_labels(task: Task) -> dict[int, str]:
+    """The values in the label maps, of a data set that names none."""
+    paths = [str(case.label) for case in task.training if case.label is not None]
+    found = {int(v) for path in paths for v in np.unique(open_image(path).read()) if v == int(v)}
+    return {value: f"label {value}" if value else "background" for value in sorted(found | {0})}
 
 
 def _regions(task: Task, labels: Mapping[int, str]) -> dict[str, list[int]]:
