@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fire import parser
 
+from lora_ext.data import read_task
 from lora_ext.study.plan import NO_ENCODER, Run
 from lora_ext.study.reference import SIZES
 from lora_ext.study.results import TRAINED, VALIDATED, make_record, read_json, write_json
@@ -35,6 +37,16 @@ Watch = Callable[[str], None]
 def finished(run: Run, out: Path) -> bool:
     """Return whether a run is done, so that it need not be run again."""
     return read_json(out / run.folder / "run.json").get("status") == "done"
+
+
+def changed_file(run: Run, out: Path) -> Path | None:
+    """Find an image or label map that was changed after a finished run, whose numbers are older."""
+    ended = (out / run.folder / "run.json").stat().st_mtime
+    with suppress(ValueError):  # data that are not there any more have not changed
+        task = read_task(run.dataset_dir, on_disk=())
+        files = (path for case in task.training for path in (*case.images, case.label) if path)
+        return next((p for p in files if p.is_file() and p.stat().st_mtime > ended), None)
+    return None
 
 
 def execute(

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from lora_ext.study.plan import Run, check_pretrained, find_bundles, plan_runs
 from lora_ext.study.plots import write_plots
 from lora_ext.study.results import TRAINED, VALIDATED, finished_runs, write_results
-from lora_ext.study.run import as_word, check_same_settings, execute, finished
+from lora_ext.study.run import as_word, changed_file, check_same_settings, execute, finished
 from lora_ext.study.tables import write_tables
 
 STOPPED = 130  # exit status of a program that Ctrl-C ended
@@ -93,6 +93,7 @@ def run_parts(parts: Sequence[Part], root: Path, command: str) -> list[dict[str,
     planned = [entry for turn in rounds for entry in turn if entry is not None]
     todo = [(part, run) for part, run in planned if not finished(run, part.folder)]
     check_pretrained([run for _, run in todo])
+    _tell_changed([entry for entry in planned if entry not in todo])
     try:
         with only_study(root) as keep_open, _ended_by_signals():
             bundles = find_bundles([run.bundle for _, run in todo], root)
@@ -106,6 +107,16 @@ def run_parts(parts: Sequence[Part], root: Path, command: str) -> list[dict[str,
         print("stopped; the same command resumes here", file=sys.stderr)
         sys.exit(STOPPED)
     return [write_results(part.folder, command) for part in parts]
+
+
+def _tell_changed(done: Sequence[tuple[Part, Run]]) -> None:
+    for part, run in done:
+        if changed := changed_file(run, part.folder):
+            print(
+                f"warning: {changed} was changed after {part.folder / run.folder} had finished, "
+                "whose numbers are those of the old file; remove that folder to run it anew",
+                file=sys.stderr,
+            )
 
 
 def exit_if_failed(parts: Sequence[Part], results: Sequence[Mapping[str, Any]]) -> None:

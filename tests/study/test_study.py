@@ -374,3 +374,18 @@ def cuda_names():
     import torch
 
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def test_file_that_changed_after_a_finished_run_is_named(tmp_path, capsys):
+    data = write_phantoms("brats", tmp_path / "data", cases=2, size=(16, 16, 16), test_cases=0)
+    run = replace(RUN, dataset_dir=str(data))
+    ended = tmp_path / "R" / run.folder / "run.json"
+    ended.parent.mkdir(parents=True)
+    ended.write_text("{}", encoding="utf-8")
+    capsys.readouterr()
+    module._tell_changed([(Part(tmp_path / "R", [run]), run)])
+    assert capsys.readouterr().err == ""
+    label = sorted((data / "labelsTr").glob("*.nii.gz"))[1]
+    os.utime(label, (time.time() + 9, time.time() + 9))
+    module._tell_changed([(Part(tmp_path / "R", [run]), run)])
+    assert f"warning: {label} was changed after {ended.parent} had" in capsys.readouterr().err
