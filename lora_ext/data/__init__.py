@@ -8,6 +8,7 @@ name of its channel at ``modality``, where the channel has a name.
 
 from lora_ext.data.cases import fold_cases, inference_cases
 from lora_ext.data.checks import check_cases
+from lora_ext.data.cleaning import CleanRegionsd
 from lora_ext.data.folds import split_fold
 from lora_ext.data.form import CasePaths, Task
 from lora_ext.data.intensity import (
@@ -29,6 +30,7 @@ from lora_ext.data.volumes import all_volumes, fold_volumes
 
 __all__ = [
     "CasePaths",
+    "CleanRegionsd",
     "Foreground",
     "LabelsToRegionsd",
     "NameAfterCased",

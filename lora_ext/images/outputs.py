@@ -24,9 +24,10 @@ def pending_cases(
     dataset_dir: StrPath,
     output_dir: StrPath,
     output_ext: str,
-    model: StrPath,
+    model: StrPath | Sequence[StrPath],
     resume: bool = False,
     overwrite: bool = False,
+    made_with: Mapping[str, Any] | None = None,
 ) -> Cases:
     """Choose the cases to segment, and make sure that no file is lost by it.
 
@@ -35,9 +36,10 @@ def pending_cases(
         dataset_dir: folder of the data.
         output_dir: folder of the segmentations.
         output_ext: their format.
-        model: the ``model.pt`` that segments.
+        model: the ``model.pt`` that segments, or those of an ensemble.
         resume: leave out the cases that have a segmentation of this model.
         overwrite: replace segmentations that are there.
+        made_with: settings, by name, that a resumed run must share with the one that it resumes.
 
     Returns:
         All cases, or with `resume` those that are left.
@@ -53,7 +55,11 @@ def pending_cases(
         item["case"]: out / f"{item['case']}{check_output_ending(output_ext)}" for item in cases
     }
     there = {path.name: path.stat().st_mtime_ns for path in paths.values() if path.exists()}
-    ours = {"model": _fingerprint(Path(model)), "dataset_dir": str(Path(dataset_dir).resolve())}
+    ours = {
+        "model": " ".join(_fingerprint(path) for path in _paths(model)),
+        "dataset_dir": str(Path(dataset_dir).resolve()),
+        **json.loads(json.dumps(made_with or {})),
+    }
     if resume and there:
         _check_resumed(out, ours)
         before = _read(out)["before"]
@@ -90,8 +96,8 @@ def _paths(image: Any) -> list[Path]:
     return [Path(path) for path in ([image] if isinstance(image, (str, os.PathLike)) else image)]
 
 
-def _check_resumed(out: Path, ours: Mapping[str, str]) -> None:
-    """Refuse to add to segmentations of another model or other data, or of nobody knows what."""
+def _check_resumed(out: Path, ours: Mapping[str, Any]) -> None:
+    """Refuse to add to segmentations of another model, other data or settings, or of none known."""
     found = _read(out)
     for key, wanted in ours.items():
         if found.get(key) != wanted:

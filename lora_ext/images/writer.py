@@ -9,6 +9,7 @@ import itk
 import numpy as np
 from monai.config import PathLike
 from monai.data import ImageWriter, ITKWriter, NibabelWriter
+from monai.utils import convert_to_numpy
 
 from lora_ext.files import whole_file
 from lora_ext.images.image_file import NIFTI, check_output_ending
@@ -56,6 +57,20 @@ class _AsIs(ImageWriter):
 
 class NiftiWriter(_AsIs, NibabelWriter):
     """MONAI's ``NibabelWriter`` without resampling."""
+
+
+class ProbabilityWriter(NiftiWriter):
+    """Write maps (R, H, W, D) as one 4D NIfTI file, (H, W, D, R), without resampling."""
+
+    def set_data_array(
+        self,
+        data_array: Any,
+        channel_dim: int | None = 0,
+        squeeze_end_dims: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Take the voxels, (R, H, W, D)."""
+        self.data_obj = np.moveaxis(convert_to_numpy(data_array), 0, -1)
 
 
 class _ReadBack(ITKWriter):

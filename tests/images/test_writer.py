@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import SaveImage
 
-from lora_ext.images.writer import segmentation_writer
+from lora_ext.images.writer import ProbabilityWriter, segmentation_writer
 
 
 @pytest.fixture
@@ -70,3 +70,18 @@ def test_a_single_slice_stays_a_volume_in_its_place(save, oblique, output_ext):
 def test_another_format_is_refused():
     with pytest.raises(ValueError, match=r"output_ext: expected one of \.nii\.gz, .*got '\.dcm'"):
         segmentation_writer(".dcm")
+
+
+@pytest.mark.parametrize("regions", [1, 3])
+def test_probabilities_are_a_volume_per_region_in_float32(tmp_path, oblique, regions):
+    maps = torch.rand(regions, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    meta = {"filename_or_obj": "pat.nii.gz", "affine": oblique, "original_affine": oblique}
+    SaveImage(
+        output_dir=tmp_path, output_postfix="", output_ext=".nii.gz", writer=ProbabilityWriter,
+        output_dtype=np.float32, resample=False, separate_folder=False, print_log=False,
+    )(MetaTensor(maps, meta=meta))  # fmt: skip
+    image = nib.load(tmp_path / "pat.nii.gz")
+    assert image.get_data_dtype() == np.float32
+    assert image.shape == (4, 5, 6, regions)
+    np.testing.assert_array_equal(image.get_fdata(), np.moveaxis(maps.numpy(), 0, 3))
+    np.testing.assert_allclose(image.affine, oblique, atol=1e-5)
