@@ -119,7 +119,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "integer": _is_integer,
     "number": _is_number,
     "boolean": lambda value: isinstance(value, bool),
-    "boolean or list": lambda value: isinstance(value, bool) or isinstance(value, (list, tuple)),
+    "boolean or list": lambda value: isinstance(value, (bool, list, tuple)),
     "number or mapping": lambda value: _is_number(value) or isinstance(value, Mapping),
     "list or empty list": lambda value: isinstance(value, (list, tuple)),
     "integer or list": lambda value: _is_integer(value) or isinstance(value, (list, tuple)),
