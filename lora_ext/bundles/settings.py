@@ -380,8 +380,10 @@ SETTINGS = (
     Setting("save_probabilities", "boolean", _TRUTH, "writes each case's probabilities too, to "
             "`probabilities/` in `output_dir`: float32 NIfTI, a volume per region, before clean-up",
             _SEG, (INFERENCE,), also=("save_probs", "probabilities", "save_softmax")),
-    Setting("output_ext", "text", _one_of(".nii.gz", ".nrrd", ".mha"), "format of the "
-            "segmentations", _SEG, (INFERENCE,), also=("format", "extension", "file_ending")),
+    Setting("output_ext", "text", _one_of(".nii.gz", ".nrrd", ".mha", ".seg.nrrd", ".dcm"),
+            "format of the segmentations; `.seg.nrrd` is 3D Slicer's, `.dcm` DICOM SEG, for cases "
+            "that are DICOM series", _SEG, (INFERENCE,), also=("format", "extension",
+            "file_ending")),
 )  # fmt: skip
 NAMED = {setting.name: setting for setting in SETTINGS}
 

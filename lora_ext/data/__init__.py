@@ -23,6 +23,7 @@ from lora_ext.data.regions import (
     check_regions,
     labels_to_regions,
     regions_to_labels,
+    segment_names,
 )
 from lora_ext.data.task import read_task
 from lora_ext.data.transforms import NameAfterCased, PlaceLabeld, SelectChannelsd
@@ -50,5 +51,6 @@ __all__ = [
     "read_task",
     "recorded_kinds",
     "regions_to_labels",
+    "segment_names",
     "split_fold",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ext.files import take_folder, whole_file
+from lora_ext.images.dicom_seg import DICOM_SEG, check_dicom_output
 from lora_ext.images.image_file import check_output_ending
 
 StrPath = str | os.PathLike[str]
@@ -46,10 +47,12 @@ def pending_cases(
 
     Raises:
         ValueError: if `output_dir` holds the run's inputs, or segmentations that are neither to be
-            replaced nor of the run that is to be resumed.
+            replaced nor of the run that is to be resumed; or DICOM is to be written and cannot be.
     """
     out = Path(output_dir)
     _check_no_inputs(out, Path(dataset_dir), cases)
+    if output_ext == DICOM_SEG:
+        check_dicom_output(cases)
     take_folder(out, "output_dir")
     paths = {
         item["case"]: out / f"{item['case']}{check_output_ending(output_ext)}" for item in cases

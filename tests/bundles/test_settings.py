@@ -20,7 +20,7 @@ from lora_ext.weights.start import NAMES
 
 FIRST_OF_THE_WIRING = "save_execute_config"
 LAYER_KEYS = {"bundle_root", "dataset_dir", "modalities", "regions", "spacing", "cache_rate",
-              "regime", "lora_rank", "trained"}  # fmt: skip
+              "regime", "lora_rank", "trained", "segment_names"}  # fmt: skip
 
 
 def config(root, name, file):

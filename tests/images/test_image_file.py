@@ -43,7 +43,9 @@ def test_segmentations_are_written_in_one_of_three_formats():
         ".mha",
     ]
     for wrong in (".nii", "nrrd", ".dcm", ""):
-        words = re.escape(f"output_ext: expected one of .nii.gz, .nrrd, .mha, got {wrong!r}")
+        words = re.escape(
+            f"output_ext: expected one of .nii.gz, .nrrd, .mha, .seg.nrrd, .dcm, got {wrong!r}"
+        )
         with pytest.raises(ValueError, match=words):
             check_output_ending(wrong)
 
