@@ -237,10 +237,13 @@ def test_dicom_in_gives_dicom_out_and_slicers_format_in_one_place(
             assert np.linalg.norm(lies - mark, axis=1).max() < MARK_RADIUS + 2
 
 
-def test_dicom_out_of_files_is_refused_before_work_starts(segment, cases):
+def test_dicom_out_of_files_is_refused_before_work_starts(
+    segment, tmp_path, write_image, channels, oblique
+):
     pytest.importorskip("highdicom")
+    write_image(tmp_path / "in" / "a.nii.gz", np.stack(channels, axis=3), oblique)
     with pytest.raises(RuntimeError) as caught:
-        segment(cases, output_ext=".dcm")
+        segment(tmp_path / "in", output_ext=".dcm")
     assert "expected the folder of a DICOM series" in str(user_error(caught.value))
 
 
