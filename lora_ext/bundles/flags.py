@@ -23,7 +23,7 @@ from lora_ext.bundles.settings import (
     check_values,
     settings_of,
 )
-from lora_ext.weights import check_given_sizes, recorded_settings
+from lora_ext.weights import check_given_sizes, model_folders, recorded_settings
 
 # What MONAI itself, or nothing but a run id, refers to.
 UNREFERENCED = {"imports", "initialize", "run", "finalize", "training", "evaluating"}
@@ -87,6 +87,7 @@ def check_flags() -> None:
     sized = [name for name in names if "encoder_sizes" in str(parser.get(name))]
     given = {name: parser.get_parsed_content(name) for name in names if name not in sized}
     check_values(given)  # before an encoder is read, or downloaded
+    _check_one_model(parser.get(), given["ckpt_dir"])
     given |= {name: parser.get_parsed_content(name) for name in sized}
     if "encoder_sizes" in parser.get() and "trained" not in parser.get():
         encoder = parser.get_parsed_content("encoder_sizes")
@@ -97,6 +98,18 @@ def check_flags() -> None:
     if "trained" in parser.get():
         names = parser.get("trained")["default"]
         _check_record(recorded_settings(given["ckpt_dir"], names), given)
+
+
+def _check_one_model(config: Mapping[str, Any], ckpt_dir: Any) -> None:
+    """Refuse several models where they are not averaged."""
+    several = isinstance(ckpt_dir, (list, tuple))
+    if "trained" in config:
+        several = len(model_folders(ckpt_dir)) > 1
+    if several and "pending" not in config:
+        raise ValueError(
+            f"--ckpt_dir: found several folders, {ckpt_dir}, expected one; only inference that "
+            "segments averages models"
+        )
 
 
 def _check_backbone(workflow: Mapping[str, Any], backbone: str | None) -> None:

@@ -103,13 +103,25 @@ def is_name(value: Any) -> bool:
     )
 
 
+def _is_folder(value: Any) -> bool:
+    return isinstance(value, (str, os.PathLike)) and bool(str(value).strip())
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
 TYPES: dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
     "device": lambda value: True,  # torch's own check, see _is_device
-    "folder": lambda value: isinstance(value, (str, os.PathLike)) and bool(str(value).strip()),
+    "folder": lambda value: _is_folder(value),
+    "folder or list": lambda value: all(map(_is_folder, _listed(value))) and bool(_listed(value)),
     "integer": _is_integer,
     "number": _is_number,
     "boolean": lambda value: isinstance(value, bool),
+    "boolean or list": lambda value: isinstance(value, (bool, list, tuple)),
+    "number or mapping": lambda value: _is_number(value) or isinstance(value, Mapping),
+    "list or empty list": lambda value: isinstance(value, (list, tuple)),
     "integer or list": lambda value: _is_integer(value) or isinstance(value, (list, tuple)),
     "list": lambda value: isinstance(value, (list, tuple)) and bool(value),
     "mapping": lambda value: isinstance(value, Mapping) and bool(value),
@@ -185,6 +197,23 @@ def _are_targets(value: Any) -> bool:
     return all(name in known for name in value) and len(set(value)) == len(value)
 
 
+def _are_axes(value: Any) -> bool:
+    return all(_is_integer(axis) and 0 <= axis <= 2 for axis in value) and _differ(value)
+
+
+def _differ(value: Sequence[Any]) -> bool:
+    return len(set(value)) == len(value)
+
+
+def _are_some(value: Any) -> bool:
+    return isinstance(value, bool) or all(isinstance(name, str) for name in value)
+
+
+def _are_volumes(value: Any) -> bool:
+    volumes = value.values() if isinstance(value, Mapping) else [value]
+    return all(_is_number(ml) and ml >= 0 for ml in volumes)
+
+
 def _any(value: Any) -> bool:
     return True
 
@@ -204,7 +233,9 @@ SETTINGS = (
                   "input_dir", "input", "images")),
     Setting("output_dir", "folder", _ANY, "reports, pictures, TensorBoard files, segmentations",
             KINDS, BOTH, also=("out", "output", "out_dir", "save_dir", "log_dir")),
-    Setting("ckpt_dir", "folder", _ANY, "the models", KINDS, BOTH,
+    Setting("ckpt_dir", "folder or list", _ANY, "the models; for segmentations also folders, as a "
+            "list or a pattern such as `models/fold*`, whose models' probabilities are averaged",
+            KINDS, BOTH,
             also=("models", "model_dir", "checkpoint", "checkpoint_dir", "ckpt", "model")),
     Setting("device", "device", Allowed("`cpu`, `cuda`, `cuda:1`, ..., one that is there",
             _is_device), "where the network runs; a GPU where there is one", KINDS, BOTH,
@@ -336,8 +367,23 @@ SETTINGS = (
     Setting("sw_batch_size", "integer", _at_least(1), "sliding windows at a time", _SEG, BOTH),
     Setting("sw_overlap", "number", _SHARE, "overlap of sliding windows, as a share", _SEG, BOTH,
             also=("overlap",)),
-    Setting("output_ext", "text", _one_of(".nii.gz", ".nrrd", ".mha"), "format of the "
-            "segmentations", _SEG, (INFERENCE,), also=("format", "extension", "file_ending")),
+    Setting("mirror_axes", "list or empty list", Allowed("of 0, 1, 2, each once", _are_axes),
+            "axes that images are mirrored along, probabilities averaged, each doubling the time; "
+            "0 is left-right, which makes sense for brains; [] for none", _SEG, (INFERENCE,),
+            also=("tta", "mirroring", "flip_axes", "test_time_augmentation")),
+    Setting("largest_component", "boolean or list", Allowed("True for all regions, or names of "
+            "some", _are_some), "keeps the largest connected part of these regions alone", _SEG,
+            (INFERENCE,), also=("keep_largest", "largest_cc")),
+    Setting("min_volume", "number or mapping", Allowed("0 or more, ml; or region to it",
+            _are_volumes), "removes connected parts of a region that are smaller", _SEG,
+            (INFERENCE,), also=("min_size", "remove_small", "minimum_volume")),
+    Setting("save_probabilities", "boolean", _TRUTH, "writes each case's probabilities too, to "
+            "`probabilities/` in `output_dir`: float32 NIfTI, a volume per region, before clean-up",
+            _SEG, (INFERENCE,), also=("save_probs", "probabilities", "save_softmax")),
+    Setting("output_ext", "text", _one_of(".nii.gz", ".nrrd", ".mha", ".seg.nrrd", ".dcm"),
+            "format of the segmentations; `.seg.nrrd` is 3D Slicer's, `.dcm` DICOM SEG, for cases "
+            "that are DICOM series", _SEG, (INFERENCE,), also=("format", "extension",
+            "file_ending")),
 )  # fmt: skip
 NAMED = {setting.name: setting for setting in SETTINGS}
 
@@ -376,6 +422,10 @@ def check_values(values: Mapping[str, Any], where: str = "") -> None:
 TOGETHER: tuple[tuple[str, str, Callable[[Any, Any], bool], str], ...] = (
     ("intensity", "modalities", lambda a, b: isinstance(a, str) or not _unlisted(b, a),
      "one of auto, mr, ct, pet for each of the modalities, {}"),
+    ("largest_component", "regions", lambda a, b: isinstance(a, bool) or set(a) <= set(b),
+     "True, False or names of the regions, {}"),
+    ("min_volume", "regions", lambda a, b: not isinstance(a, Mapping) or set(a) <= set(b),
+     "a number, or names of the regions, {}"),
     ("fold", "num_folds", lambda a, b: a < b, "one below num_folds, {}"),
     ("spacing", "regions", lambda a, b: all(a), "three numbers above 0 to segment the regions, {}"),
     ("roi_size", "backbone", lambda a, b: b != SWIN or _is_swin_roi(a), "multiples of 32, not all "

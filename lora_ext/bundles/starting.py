@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lora_ext.bundles.flags import check_flags, running_config
+from lora_ext.weights.record import Folders, model_folders
 
 FULL = "LORA_EXT_TRACEBACK"  # set it to see tracebacks all the same
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ _WORKER_ERROR = re.compile(  # the innermost frame of a traceback, its code, and
 def start(
     device: object,
     output_dir: str | os.PathLike[str],
-    ckpt_dir: str | os.PathLike[str],
+    ckpt_dir: Folders,
     *,
     seed: int | None = None,
     tracking: object = True,
@@ -51,7 +52,7 @@ def start(
     Args:
         device: where the network runs.
         output_dir: the run's folder.
-        ckpt_dir: the folder of the models.
+        ckpt_dir: the folder of the models; for segmentations, those of an ensemble too.
         seed: seed of the run's random numbers; None leaves them alone.
         tracking: the config's ``save_execute_config``, see `lora_ext.training.check_tracking`.
         trained: whether the run uses the model in `ckpt_dir`, and trains none.
@@ -72,14 +73,16 @@ def start(
 
     end_by_signals(resume)
     check_tracking(tracking, output_dir)
-    model = Path(ckpt_dir) / "model.pt"
-    if trained and not model.is_file():
-        raise ValueError(f"{model}: no trained model there; run 'training' first, or set ckpt_dir")
+    for model in (folder / "model.pt" for folder in model_folders(ckpt_dir) if trained):
+        if not model.is_file():
+            raise ValueError(
+                f"{model}: no trained model there; run 'training' first, or set ckpt_dir"
+            )
     if distributed:
         processes.join(device)  # type: ignore[arg-type]
     check_either(resume, overwrite)
     if not segments:
-        prepare_folders(output_dir, None if trained else ckpt_dir)
+        prepare_folders(output_dir, None if trained else ckpt_dir)  # type: ignore[arg-type]
     if seed is not None:
         set_determinism(seed=processes.own_seed(seed))
 

@@ -8,6 +8,7 @@ name of its channel at ``modality``, where the channel has a name.
 
 from lora_ext.data.cases import fold_cases, inference_cases
 from lora_ext.data.checks import check_cases
+from lora_ext.data.cleaning import CleanRegionsd
 from lora_ext.data.folds import split_fold
 from lora_ext.data.form import CasePaths, Task
 from lora_ext.data.intensity import (
@@ -22,6 +23,7 @@ from lora_ext.data.regions import (
     check_regions,
     labels_to_regions,
     regions_to_labels,
+    segment_names,
 )
 from lora_ext.data.task import read_task
 from lora_ext.data.transforms import NameAfterCased, PlaceLabeld, SelectChannelsd
@@ -29,6 +31,7 @@ from lora_ext.data.volumes import all_volumes, fold_volumes
 
 __all__ = [
     "CasePaths",
+    "CleanRegionsd",
     "Foreground",
     "LabelsToRegionsd",
     "NameAfterCased",
@@ -48,5 +51,6 @@ __all__ = [
     "read_task",
     "recorded_kinds",
     "regions_to_labels",
+    "segment_names",
     "split_fold",
 ]

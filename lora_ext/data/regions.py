@@ -75,6 +75,22 @@ def own_labels(regions: Regions) -> dict[str, int]:
     return own
 
 
+def segment_names(regions: Regions, known: Regions, labels: Mapping[str, str]) -> dict[int, str]:
+    """Name the labels of a segmentation.
+
+    Args:
+        regions: the regions that are segmented.
+        known: those that the names are of.
+        labels: names by label value, as text.
+
+    Returns:
+        The names by label value: those of `labels`; for other regions than `known`, and labels
+        without a name, the region whose own label it is.
+    """
+    named = labels if regions == known else {}
+    return {value: named.get(str(value), name) for name, value in own_labels(regions).items()}
+
+
 def labels_to_regions(label: torch.Tensor, regions: Regions) -> torch.Tensor:
     """Turn a label map into one binary map per region.
 

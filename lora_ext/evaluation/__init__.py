@@ -1,5 +1,6 @@
 """How good is a segmentation: Dice, HD95 and volumes per case, a report, pictures."""
 
+from lora_ext.evaluation.averaging import AveragingInferer
 from lora_ext.evaluation.metrics import (
     CaseMetrics,
     PooledDice,
@@ -10,6 +11,7 @@ from lora_ext.evaluation.metrics import (
 from lora_ext.evaluation.report import CaseLog, CaseReport
 
 __all__ = [
+    "AveragingInferer",
     "CaseLog",
     "CaseMetrics",
     "CaseReport",

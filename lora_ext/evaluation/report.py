@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from monai.utils import CommonKeys, ImageMetaKey
+from tqdm import tqdm
 
 from lora_ext.data.regions import Regions
 from lora_ext.evaluation.metrics import CaseMetrics, case_metrics
@@ -189,7 +192,9 @@ def _source(item: Mapping[str, Any], *keys: str) -> str:
 
 
 class CaseLog:
-    """A progress bar over the cases, and a closing line that says where the files are.
+    """A progress bar over the cases with the time left, and a line that says where the files are.
+
+    In a log file, where there is no bar, a line after each case says the time left.
 
     Args:
         output_dir: the folder that the segmentations are written to.
@@ -198,16 +203,25 @@ class CaseLog:
     def __init__(self, output_dir: str | os.PathLike[str]) -> None:
         self.output_dir = os.fspath(output_dir)
         self.cases = 0
+        self.started = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Register on a MONAI evaluator."""
         ProgressBar(desc="inference", disable=None).attach(engine)
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
         engine.add_event_handler(Events.COMPLETED, self._close)
+
+    def _start(self) -> None:
+        self.started = time.monotonic()
 
     def _count(self, engine: Engine) -> None:
         output: Any = engine.state.output
         self.cases += len(output)
+        done, of = engine.state.iteration, engine.state.epoch_length
+        if not sys.stderr.isatty() and of:
+            left = (time.monotonic() - self.started) / done * (of - done)
+            logger.info("%d of %d cases, %s left", done, of, tqdm.format_interval(left))
 
     def _close(self, engine: Engine) -> None:
         logger.info("%d segmentations written to %s", self.cases, self.output_dir)

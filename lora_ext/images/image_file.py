@@ -17,7 +17,7 @@ NIFTI = (".nii.gz", ".nii", ".hdr")
 NRRD = (".nrrd", ".nhdr")
 META_IMAGE = (".mha", ".mhd")
 ENDINGS = (*NIFTI, *NRRD, *META_IMAGE)
-OUTPUT_ENDINGS = (".nii.gz", ".nrrd", ".mha")  # one file each, compressed
+OUTPUT_ENDINGS = (".nii.gz", ".nrrd", ".mha", ".seg.nrrd", ".dcm")  # one file each
 
 # ITK's source file, line and address
 _ITK_PREFIX = re.compile(r"^.*?ITK(::| )ERROR: \w+\(0x[0-9a-f]+\): ", re.IGNORECASE)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ext.files import take_folder, whole_file
+from lora_ext.images.dicom_seg import DICOM_SEG, check_dicom_output
 from lora_ext.images.image_file import check_output_ending
 
 StrPath = str | os.PathLike[str]
@@ -24,9 +25,10 @@ def pending_cases(
     dataset_dir: StrPath,
     output_dir: StrPath,
     output_ext: str,
-    model: StrPath,
+    model: StrPath | Sequence[StrPath],
     resume: bool = False,
     overwrite: bool = False,
+    made_with: Mapping[str, Any] | None = None,
 ) -> Cases:
     """Choose the cases to segment, and make sure that no file is lost by it.
 
@@ -35,25 +37,32 @@ def pending_cases(
         dataset_dir: folder of the data.
         output_dir: folder of the segmentations.
         output_ext: their format.
-        model: the ``model.pt`` that segments.
+        model: the ``model.pt`` that segments, or those of an ensemble.
         resume: leave out the cases that have a segmentation of this model.
         overwrite: replace segmentations that are there.
+        made_with: settings, by name, that a resumed run must share with the one that it resumes.
 
     Returns:
         All cases, or with `resume` those that are left.
 
     Raises:
         ValueError: if `output_dir` holds the run's inputs, or segmentations that are neither to be
-            replaced nor of the run that is to be resumed.
+            replaced nor of the run that is to be resumed; or DICOM is to be written and cannot be.
     """
     out = Path(output_dir)
     _check_no_inputs(out, Path(dataset_dir), cases)
+    if output_ext == DICOM_SEG:
+        check_dicom_output(cases)
     take_folder(out, "output_dir")
     paths = {
         item["case"]: out / f"{item['case']}{check_output_ending(output_ext)}" for item in cases
     }
     there = {path.name: path.stat().st_mtime_ns for path in paths.values() if path.exists()}
-    ours = {"model": _fingerprint(Path(model)), "dataset_dir": str(Path(dataset_dir).resolve())}
+    ours = {
+        "model": " ".join(_fingerprint(path) for path in _paths(model)),
+        "dataset_dir": str(Path(dataset_dir).resolve()),
+        **json.loads(json.dumps(made_with or {})),
+    }
     if resume and there:
         _check_resumed(out, ours)
         before = _read(out)["before"]
@@ -90,8 +99,8 @@ def _paths(image: Any) -> list[Path]:
     return [Path(path) for path in ([image] if isinstance(image, (str, os.PathLike)) else image)]
 
 
-def _check_resumed(out: Path, ours: Mapping[str, str]) -> None:
-    """Refuse to add to segmentations of another model or other data, or of nobody knows what."""
+def _check_resumed(out: Path, ours: Mapping[str, Any]) -> None:
+    """Refuse to add to segmentations of another model, other data or settings, or of none known."""
     found = _read(out)
     for key, wanted in ours.items():
         if found.get(key) != wanted:

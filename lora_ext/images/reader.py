@@ -13,6 +13,7 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from lora_ext.images.dicom import open_series, series_files
+from lora_ext.images.dicom_seg import SERIES
 from lora_ext.images.image_file import (
     ENDINGS,
     NIFTI,
@@ -163,6 +164,7 @@ def _load(path: str, nan_to_num: bool) -> tuple[np.ndarray, dict[str, Any]]:
         MetaKeys.SPATIAL_SHAPE: np.asarray(image.shape[:3]),
         MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if len(image.shape) == 4 else float("nan"),
         **({} if image.segments is None else {SEGMENTS: image.segments}),
+        **({SERIES: path} if os.path.isdir(path) else {}),
     }
 
 

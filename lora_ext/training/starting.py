@@ -11,7 +11,6 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -20,14 +19,16 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
 from monai.handlers import CheckpointLoader
+from torch import nn
 
 import lora_ext
 from lora_ext.images.image_file import case_name
 from lora_ext.training.folders import check_no_model
 from lora_ext.training.processes import check_shares
 from lora_ext.training.stopping import tell_progress_of
-from lora_ext.weights import load_model, start_encoder
+from lora_ext.weights import load_model, model_folders, start_encoder
 from lora_ext.weights.reading import read_tensors
+from lora_ext.weights.record import MODEL, Folders
 
 logger = logging.getLogger(__name__)
 
@@ -147,13 +148,15 @@ class LoadModel:
     """Load the whole model before an evaluation or inference begins.
 
     Args:
-        network: the network to load it into.
-        ckpt_dir: folder of ``model.pt``.
+        network: the network to load it into; for an ensemble a ``torch.nn.ModuleList``.
+        ckpt_dir: folder of ``model.pt``, or those of an ensemble in the order of its networks.
     """
 
-    def __init__(self, network: Any, ckpt_dir: str | os.PathLike[str]) -> None:
-        self.network = network
-        self.path = Path(ckpt_dir) / "model.pt"
+    def __init__(self, network: Any, ckpt_dir: Folders) -> None:
+        self.networks: list[Any] = (
+            list(network) if isinstance(network, nn.ModuleList) else [network]
+        )
+        self.paths = [folder / MODEL for folder in model_folders(ckpt_dir)]
 
     def attach(self, engine: Engine) -> None:
         """Listen to a MONAI evaluator."""
@@ -161,19 +164,23 @@ class LoadModel:
         engine.add_event_handler(Events.STARTED, self.load)
 
     def load(self, engine: Engine) -> None:
-        """Load ``model.pt``.
+        """Load each ``model.pt``.
 
         Raises:
             ValueError: without a case, or if the model is missing or does not fit.
         """
         items = _check_validation(engine)
-        load_model(self.network, self.path)
-        logger.info("model of %s, %d cases (%s)", self.path, len(items), _shown(items))
-        config = self.network.config
-        seen = sorted(set(config.get("trained_on", [])) & {_name(item) for item in items})
+        trained_on: set[str] = set()
+        for network, path in zip(self.networks, self.paths, strict=True):
+            load_model(network, path)
+            trained_on |= set(network.config.get("trained_on", []))
+        models = ", ".join(map(str, self.paths))
+        logger.info("model of %s, %d cases (%s)", models, len(items), _shown(items))
+        seen = sorted(trained_on & {_name(item) for item in items})
         if seen:
             logger.warning(_SEEN, len(seen), len(items), _listed(seen))
-        config["seen_in_training"] = seen
+        for network in self.networks:
+            network.config["seen_in_training"] = seen
 
 
 def _items(engine: Any) -> Sequence[Any]:

@@ -23,7 +23,8 @@ from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler
 
 import lora_ext
-from lora_ext.weights import trained_settings
+from lora_ext.weights import model_folders, trained_settings
+from lora_ext.weights.record import Folders
 from lora_ext.weights.start import NAMES
 
 if TYPE_CHECKING:
@@ -79,12 +80,13 @@ def executed_config(config: object, output_dir: str | os.PathLike[str]) -> Path 
     return path if path.is_file() else None
 
 
-def run_settings(path: Path, ckpt_dir: str | os.PathLike[str] = ".") -> dict[str, Any]:
+def run_settings(path: Path, ckpt_dir: Folders = ".") -> dict[str, Any]:
     """Read the settings out of an executed config: its literal top-level values.
 
     Args:
         path: a config that MONAI wrote.
-        ckpt_dir: folder of the model; what a run takes from its record is a setting too.
+        ckpt_dir: folder of the model, or those of an ensemble; what a run takes from its record is
+            a setting too.
 
     Returns:
         The settings by name, with ``bundle`` and ``bundle_version``. Expressions, references and
@@ -147,7 +149,7 @@ class RunRecord:
         task: what is run, for the run's name: ``training``, ``evaluating`` or ``inference``.
         output_dir: the run's folder.
         config: the config's ``save_execute_config``, see `executed_config`.
-        ckpt_dir: folder of the models.
+        ckpt_dir: folder of the models, or those of an ensemble.
         files: files and folders below `output_dir` to log as artifacts at the end, as far as the
             run wrote them. The numbers of a ``metrics.json`` are logged as metrics too.
         validator: the evaluator that a trainer runs.
@@ -158,14 +160,14 @@ class RunRecord:
         task: str,
         output_dir: str | os.PathLike[str],
         config: object,
-        ckpt_dir: str | os.PathLike[str],
+        ckpt_dir: Folders,
         files: Sequence[str] = (),
         validator: Engine | None = None,
     ) -> None:
         self.task = task
         self.output_dir = Path(output_dir)
         self.config = executed_config(config, output_dir)
-        self.ckpt_dir = Path(ckpt_dir)
+        self.ckpt_dir = ckpt_dir
         self.files = list(files)
         self.validator = validator
         self.started = 0.0
@@ -212,7 +214,7 @@ class RunRecord:
             **settings,
             "task": self.task,
             "output_dir": str(self.output_dir.resolve()),
-            "ckpt_dir": str(self.ckpt_dir.resolve()),
+            "ckpt_dir": self._models(),
             "device": str(state.device),
             "parameters": sum(size for size, _ in sizes),
             "trainable_parameters": sum(size for size, trained in sizes if trained),
@@ -242,9 +244,12 @@ class RunRecord:
         if tracker.run_name:  # MONAI's handler takes the oldest
             runs = [run for run in reversed(runs) if run.info.run_name == tracker.run_name]
         else:
-            same = {"task": self.task, "ckpt_dir": str(self.ckpt_dir.resolve())}
+            same = {"task": self.task, "ckpt_dir": self._models()}
             runs = [run for run in runs if same.items() <= run.data.params.items()]
         return runs[0] if runs else None
+
+    def _models(self) -> str:
+        return ", ".join(str(folder.resolve()) for folder in model_folders(self.ckpt_dir))
 
     def _fail(self, engine: Engine, error: Exception) -> None:
         for tracker in mlflow_handlers(engine):

@@ -20,6 +20,7 @@ import torch
 
 from lora_ext import ChannelLoRAUNETR
 from lora_ext.bundles.starting import user_error
+from lora_ext.images import open_image
 from lora_ext.training import RegionDiceCELoss
 from lora_ext.weights import save_model
 
@@ -215,6 +216,37 @@ def test_a_mark_at_a_known_place_in_the_patient_is_found_there(segment, cases, o
             assert np.linalg.norm(found - place, axis=1).max() < MARK_RADIUS + 2
 
 
+def test_dicom_in_gives_dicom_out_and_slicers_format_in_one_place(
+    segment, tmp_path, write_image, channels, oblique
+):
+    hd = pytest.importorskip("highdicom")
+    frame = {"0020|0052": "1.2.826.0.1.3680043.2.1125.9"}
+    for name, voxels in zip(("T2", "ADC"), channels, strict=True):
+        write_image(tmp_path / "in" / "p" / name, voxels, oblique, tags=lambda _: frame)
+    out = segment(tmp_path / "in", output_ext=".dcm")
+    found = hd.seg.segread(str(out / "p.dcm"))
+    assert [segment.SegmentLabel for segment in found.SegmentSequence] == ["PZ", "TZ"]
+    volume = found.get_volume(combine_segments=True)
+    affine = np.diag([-1, -1, 1, 1]) @ volume.affine  # in RAS
+    slicer = open_image(str(segment(tmp_path / "in", output_ext=".seg.nrrd") / "p.seg.nrrd"))
+    assert slicer.segments == {1: "PZ", 2: "TZ"}
+    for labels, place in ((volume.array, affine), (slicer.read(), slicer.affine)):
+        for label, mark in MARKS.items():
+            lies = places(labels.shape, place)[labels == label] - centre(oblique)
+            assert np.linalg.norm(lies.mean(axis=0) - mark) < 1
+            assert np.linalg.norm(lies - mark, axis=1).max() < MARK_RADIUS + 2
+
+
+def test_dicom_out_of_files_is_refused_before_work_starts(
+    segment, tmp_path, write_image, channels, oblique
+):
+    pytest.importorskip("highdicom")
+    write_image(tmp_path / "in" / "a.nii.gz", np.stack(channels, axis=3), oblique)
+    with pytest.raises(RuntimeError) as caught:
+        segment(tmp_path / "in", output_ext=".dcm")
+    assert "expected the folder of a DICOM series" in str(user_error(caught.value))
+
+
 @pytest.mark.slow
 def test_workers_read_every_format_from_the_command_line(
     monai_bundle, bright_models, cases, root, tmp_path
@@ -238,7 +270,7 @@ def test_workers_read_every_format_from_the_command_line(
 
 def test_another_output_format_is_refused_before_any_file_is_read(segment, tmp_path):
     with pytest.raises(RuntimeError) as caught:
-        segment(tmp_path / "nowhere", output_ext=".dcm")
+        segment(tmp_path / "nowhere", output_ext=".png")
     assert str(user_error(caught.value)) == (
-        "--output_ext: expected a text, .nii.gz, .nrrd, .mha; got '.dcm'"
+        "--output_ext: expected a text, .nii.gz, .nrrd, .mha, .seg.nrrd, .dcm; got '.png'"
     )

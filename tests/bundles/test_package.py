@@ -132,7 +132,7 @@ def test_config_can_be_read_as_the_zoo_and_monai_label_do(bare, unzipped, weight
     parts = ("network_def", "preprocessing", "inferer", "postprocessing")
     done = bare(["-c", BY_HAND, bundle, *parts], tmp_path)
     assert done.returncode == 0, done.stderr
-    kinds = ["ChannelLoRAUNETR", "Compose", "AcceleratedInferer", "Compose"]
+    kinds = ["ChannelLoRAUNETR", "Compose", "AveragingInferer", "Compose"]
     assert done.stdout.split() == [str(bundle), *kinds]
 
 

@@ -20,7 +20,7 @@ from lora_ext.weights.start import NAMES
 
 FIRST_OF_THE_WIRING = "save_execute_config"
 LAYER_KEYS = {"bundle_root", "dataset_dir", "modalities", "regions", "spacing", "cache_rate",
-              "regime", "lora_rank", "trained"}  # fmt: skip
+              "regime", "lora_rank", "trained", "segment_names"}  # fmt: skip
 
 
 def config(root, name, file):
@@ -146,6 +146,10 @@ WRONG = {
     "list": ["iso", 4, [], None, "[1,1,1]"],
     "mapping": [[], "3", {}, None],
     "text or mapping": ["", "another", 3, None, True, [], {}],
+    "folder or list": [1, "", " ", None, True, [], [1], ["a", ""]],
+    "boolean or list": ["TC", 1, None, {}],
+    "number or mapping": ["abc", True, None, [], float("nan"), float("inf")],
+    "list or empty list": ["abc", 0, None, {}, True],
     "folder": [1, "", " ", None, True],
     "device": ["gpu0", "cuda:99", "", {}],
 }
@@ -167,6 +171,9 @@ OUT_OF_RANGE = {
     "pet_window": [[0, 0], [0]],
     "spacing": [[0, 1, 1], [1, 1], [1, 1, -1], [1, 1, "1"], [1, 1, float("nan")]],
     "roi_size": [[32.0, 32, 32], [30, 32, 32], [0, 16, 16], [32, 32]],
+    "mirror_axes": [[3], [-1], [0, 0], [1.0], ["x"], [True]],
+    "largest_component": [[1], [["TC"]]],
+    "min_volume": [-0.1, {"TC": -1}, {"TC": "1"}],
     "lora_targets": [["q_proj"], ["qkv", "qkv"]],
 }  # fmt: skip
 FREE_TEXT = ("pretrained",)
@@ -204,6 +211,14 @@ def test_every_range_is_tried():
         (
             {"intensity": {"CT": "ct"}, "modalities": ["ct", "PET"]},
             "--intensity: expected one of auto, mr, ct, pet for each of the modalities, ",
+        ),
+        (
+            {"largest_component": ["WT", "GD"], "regions": {"WT": [1]}},
+            "--largest_component: expected True, False or names of the regions, .*'WT'.* got",
+        ),
+        (
+            {"min_volume": {"GD": 1.0}, "regions": {"WT": [1]}},
+            "--min_volume: expected a number, or",
         ),
         ({"hidden_size": 50, "num_heads": 12}, "--hidden_size: expected a multiple of num_heads"),
         ({"decoder_hidden_size": 32, "decoder_num_heads": 2}, "a multiple of 6 and of"),

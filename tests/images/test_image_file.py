@@ -42,8 +42,10 @@ def test_segmentations_are_written_in_one_of_three_formats():
         ".nrrd",
         ".mha",
     ]
-    for wrong in (".nii", "nrrd", ".dcm", ""):
-        words = re.escape(f"output_ext: expected one of .nii.gz, .nrrd, .mha, got {wrong!r}")
+    for wrong in (".nii", "nrrd", ".png", ""):
+        words = re.escape(
+            f"output_ext: expected one of .nii.gz, .nrrd, .mha, .seg.nrrd, .dcm, got {wrong!r}"
+        )
         with pytest.raises(ValueError, match=words):
             check_output_ending(wrong)
 

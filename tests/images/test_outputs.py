@@ -108,3 +108,23 @@ def test_segmentations_of_another_model_or_of_other_data_or_of_unknown_origin_ar
         record.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="segmentations of the model unknown, expected"):
         pending(resume=True)
+
+
+def test_inference_is_resumed_with_the_models_and_settings_that_it_began_with(task, tmp_path):
+    models = [tmp_path / "m0.pt", tmp_path / "m1.pt"]
+    for number, path in enumerate(models):
+        path.write_bytes(bytes([number]))
+    case = {"case": "a", "image": str(task / "imagesTr" / "a.nii.gz")}
+
+    def ask(models, **made_with):
+        return pending_cases(
+            [case], task, tmp_path / "out", ".nii.gz", models, resume=True, made_with=made_with
+        )
+
+    assert ask(models, mirror_axes=(0,)) == [case]
+    finish(tmp_path / "out", "a")
+    assert ask(models, mirror_axes=[0]) == []
+    with pytest.raises(ValueError, match=r"of the mirror_axes \[0\], expected \[\]; give another"):
+        ask(models, mirror_axes=[])
+    with pytest.raises(ValueError, match="found segmentations of the model"):
+        ask(models[:1], mirror_axes=[0])

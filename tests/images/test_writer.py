@@ -10,7 +10,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import SaveImage
 
-from lora_ext.images.writer import segmentation_writer
+from lora_ext.images import open_image
+from lora_ext.images.writer import ProbabilityWriter, segmentation_writer
 
 
 @pytest.fixture
@@ -67,6 +68,42 @@ def test_a_single_slice_stays_a_volume_in_its_place(save, oblique, output_ext):
     np.testing.assert_allclose([-1, -1, 1] * np.array(place), (oblique @ [1, 2, 0, 1])[:3], 1e-5)
 
 
+def test_slicers_segmentation_has_names_values_and_colours(tmp_path, oblique):
+    labels = np.zeros((6, 5, 4), np.uint8)
+    labels[1:3, 2:4, 1], labels[4, 1:3, 2:] = 1, 3
+    meta = {"filename_or_obj": "pat.nii.gz", "affine": oblique, "original_affine": oblique}
+    SaveImage(
+        output_dir=tmp_path, output_postfix="", output_ext=".seg.nrrd", output_dtype=np.uint8,
+        writer=segmentation_writer(".seg.nrrd", {3: "core", 1: "edema: all"}), resample=False,
+        separate_folder=False, print_log=False,
+    )(MetaTensor(torch.from_numpy(labels)[None], meta=meta))  # fmt: skip
+    image = open_image(str(tmp_path / "pat.seg.nrrd"))
+    assert image.segments == {1: "edema: all", 3: "core"}
+    np.testing.assert_array_equal(image.read(), labels)
+    np.testing.assert_allclose(image.affine, oblique, atol=1e-5)
+    header = (tmp_path / "pat.seg.nrrd").read_bytes().partition(b"\n\n")[0].decode()
+    fields = dict(line.split(":=", 1) for line in header.splitlines() if ":=" in line)
+    assert fields["Segment0_Extent"] == "0 5 0 4 0 3"
+    colours = [[float(x) for x in fields[f"Segment{n}_Color"].split()] for n in (0, 1)]
+    assert all(len(rgb) == 3 and 0 <= min(rgb) <= max(rgb) <= 1 for rgb in colours)
+    assert colours[0] != colours[1]
+
+
 def test_another_format_is_refused():
-    with pytest.raises(ValueError, match=r"output_ext: expected one of \.nii\.gz, .*got '\.dcm'"):
-        segmentation_writer(".dcm")
+    with pytest.raises(ValueError, match=r"output_ext: expected one of \.nii\.gz, .*got '\.png'"):
+        segmentation_writer(".png")
+
+
+@pytest.mark.parametrize("regions", [1, 3])
+def test_probabilities_are_a_volume_per_region_in_float32(tmp_path, oblique, regions):
+    maps = torch.rand(regions, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    meta = {"filename_or_obj": "pat.nii.gz", "affine": oblique, "original_affine": oblique}
+    SaveImage(
+        output_dir=tmp_path, output_postfix="", output_ext=".nii.gz", writer=ProbabilityWriter,
+        output_dtype=np.float32, resample=False, separate_folder=False, print_log=False,
+    )(MetaTensor(maps, meta=meta))  # fmt: skip
+    image = nib.load(tmp_path / "pat.nii.gz")
+    assert image.get_data_dtype() == np.float32
+    assert image.shape == (4, 5, 6, regions)
+    np.testing.assert_array_equal(image.get_fdata(), np.moveaxis(maps.numpy(), 0, 3))
+    np.testing.assert_allclose(image.affine, oblique, atol=1e-5)
