@@ -143,6 +143,67 @@ def encoders() -> None:
     print(encoder_table())
 
 
+def probe(
+    encoder: str,
+    data: str,
+    modalities: Any = None,
+    out: str | None = None,
+    cases: int = 40,
+    seed: int = 0,
+    device: str | None = None,
+    num_heads: int | None = None,
+    **settings: Any,
+) -> None:
+    """Say what an encoder knows of a data set's labels before any fine-tuning (R^2 per label).
+
+    Args:
+        encoder: file or address, as for --pretrained.
+        data: a labelled data set of any layout.
+        modalities: names of the channels, such as FLAIR,T1w; by default all.
+        out: folder for probe.json.
+        cases: how many cases to take at most.
+        seed: of the draws, the folds and the random weights that stand beside.
+        device: cpu, cuda, ...; by default a GPU where there is one.
+        num_heads: attention heads of an encoder whose file does not tell.
+        **settings: roi_size, spacing, intensity, ct_window, pet_window as in the bundles, in place
+            of those in the record beside the encoder.
+    """
+    from lora_ext.bundles.settings import check_values
+    from lora_ext.files import make_folder, whole_file
+    from lora_ext.pretraining.probe import PREPARED, probe_encoder
+
+    allowed = ("roi_size", *PREPARED)
+    if unknown := sorted(settings.keys() - set(allowed)):
+        raise ValueError(f"--{unknown[0]}: expected one of {', '.join(allowed)}")
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+    check_values(settings)
+    names = modalities.split(",") if isinstance(modalities, str) else modalities
+    sizes = {} if num_heads is None else {"num_heads": num_heads}
+    found = probe_encoder(
+        str(encoder), str(data), names, cases=cases, seed=seed, device=device, sizes=sizes,
+        **settings,
+    )  # fmt: skip
+    print(found)
+    if out is not None:
+        make_folder(out)
+        with whole_file(Path(out) / "probe.json") as draft:
+            draft.write_text(_dump(found.record()) + "\n", encoding="utf-8")
+
+
+def export_encoder(ckpt_dir: str, out: str, overwrite: bool = False) -> None:
+    """Write a pre-trained encoder in Hugging Face form: weights, config.json, model card.
+
+    Args:
+        ckpt_dir: the models folder of a mae_pretrain training.
+        out: the folder to write.
+        overwrite: replace a model card that is there.
+    """
+    from lora_ext.bundles.hub import export_encoder as export
+
+    folder = export(ckpt_dir, out, overwrite)
+    print(f"{folder}\nfill in the licence in its README.md, then: hf upload OWNER/NAME {folder}")
+
+
 def package(bundle: str, out: str, models: str | None = None, **settings: Any) -> None:
     """Write a bundle as a zip file that needs no installed lora_ext, and the wheel beside it.
 
@@ -276,6 +337,8 @@ def main() -> None:
         "new_bundle": new_bundle,
         "settings": settings,
         "encoders": encoders,
+        "probe": probe,
+        "export_encoder": export_encoder,
         "package": package,
         "study": study,
         "ablation": ablation,

@@ -272,8 +272,7 @@ SETTINGS = (
             also=("suv_window", "suv_max")),
     Setting("spacing", "list", Allowed("three numbers above 0, mm", _is_spacing), "voxel size "
             "that images are resampled to; in pre-training 0, 0, 0 keeps each volume's own", KINDS,
-            BOTH, recorded=True,
-            also=("pixdim", "voxel_size")),
+            BOTH, recorded=True, also=("pixdim", "voxel_size")),
     Setting("roi_size", "list", Allowed("three multiples of 16 (of 32 for `swin_unetr`), voxels",
             _is_roi), "size of a crop, and of a sliding window", KINDS, BOTH, recorded=True,
             also=("img_size", "patch_size", "crop_size", "size", "roi")),
@@ -289,13 +288,15 @@ SETTINGS = (
             also=("workers", "n_workers")),
     Setting("cache_rate", "number", Allowed("0 to 1", lambda value: 0 <= value <= 1), "share of "
             "preprocessed cases that stays in memory", also=("cache",)),
-    Setting("learning_rate", "number", _POSITIVE, "largest rate of the one-cycle schedule",
+    Setting("learning_rate", "number", _POSITIVE, "largest rate of the schedule",
             also=("lr", "max_lr")),
     Setting("encoder_learning_rate", "number or null", _NOT_NEGATIVE, "that of a "
             "pre-trained encoder which is trained (`finetune`); null for the same", _SEG,
             also=("encoder_lr",)),
-    Setting("weight_decay", "number", _NOT_NEGATIVE, "weight decay "
-            "of AdamW", _PRE),
+    Setting("warmup_epochs", "integer or null", _at_least(0), "epochs in which the rate rises, "
+            "before it falls; null for a tenth of all", _PRE, also=("warmup", "warm_up")),
+    Setting("weight_decay", "number", _NOT_NEGATIVE, "weight decay of AdamW, on weights but not "
+            "on biases and norms", _PRE),
     Setting("amp", "boolean", _TRUTH, "bfloat16 where the device is faster in it", KINDS, BOTH,
             also=("fp16", "bf16", "mixed_precision")),
     Setting("acceleration", "text", _one_of("auto", "on", "off"), "faster blocks with the same "
@@ -427,6 +428,7 @@ TOGETHER: tuple[tuple[str, str, Callable[[Any, Any], bool], str], ...] = (
     ("min_volume", "regions", lambda a, b: not isinstance(a, Mapping) or set(a) <= set(b),
      "a number, or names of the regions, {}"),
     ("fold", "num_folds", lambda a, b: a < b, "one below num_folds, {}"),
+    ("warmup_epochs", "epochs", lambda a, b: a is None or a < b, "fewer than epochs, {}"),
     ("spacing", "regions", lambda a, b: all(a), "three numbers above 0 to segment the regions, {}"),
     ("roi_size", "backbone", lambda a, b: b != SWIN or _is_swin_roi(a), "multiples of 32, not all "
      "of them 32, for backbone {}, such as [128,128,64]"),

@@ -27,7 +27,7 @@ from lora_ext.data.regions import (
 )
 from lora_ext.data.task import read_task
 from lora_ext.data.transforms import NameAfterCased, PlaceLabeld, SelectChannelsd
-from lora_ext.data.volumes import all_volumes, fold_volumes
+from lora_ext.data.volumes import all_volumes, count_volumes, fold_volumes
 
 __all__ = [
     "CasePaths",
@@ -44,6 +44,7 @@ __all__ = [
     "channel_kinds",
     "check_cases",
     "check_regions",
+    "count_volumes",
     "fold_cases",
     "fold_volumes",
     "inference_cases",

@@ -124,11 +124,27 @@ def volume_kind(volume: Tensor, intensity: Intensity, name: str | None = None) -
     Raises:
         ValueError: see `channel_kinds`.
     """
-    told = _by_name(intensity)
-    kind = intensity if told is None else told.get((name or "").lower(), AUTO)
-    if name is None and kind == AUTO:
+    if name is None and (_by_name(intensity) is not None or intensity == AUTO):
         return CT if float(volume.min()) <= CT_AIR else MR
-    return channel_kinds([name or "volume"], str(kind))[name or "volume"]
+    return named_kind(name or "volume", intensity)
+
+
+def named_kind(name: str, intensity: Intensity) -> str:
+    """Settle the kind of a volume whose channel has a name.
+
+    Args:
+        name: name of the channel.
+        intensity: as for `volume_kind`.
+
+    Returns:
+        ``mr``, ``ct`` or ``pet``.
+
+    Raises:
+        ValueError: see `channel_kinds`.
+    """
+    told = _by_name(intensity)
+    kind = intensity if told is None else told.get(name.lower(), AUTO)
+    return channel_kinds([name], str(kind))[name]
 
 
 class NormalizeModalitiesd(MapTransform):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ import numpy as np
 from lora_ext.data.checks import check_cases
 from lora_ext.data.folds import split_cases
 from lora_ext.data.form import CasePaths, Item, Task, case_item
+from lora_ext.data.intensity import KINDS, Intensity, named_kind
 from lora_ext.data.modalities import every_alias, split_name
 from lora_ext.data.task import LISTS, read_task
 from lora_ext.images.image_file import ENDINGS, case_name, ending
@@ -120,6 +121,29 @@ def all_volumes(
     """
     sources = [p.volumes for p in _sources(dataset_dir, spacing, record, nan_to_num).values()]
     return [item for patients in sources for name in sorted(patients) for item in patients[name]]
+
+
+def count_volumes(items: Sequence[Item], intensity: Intensity) -> dict[str, dict[str, int | str]]:
+    """Count volumes by modality, for the record of an encoder and the console.
+
+    Args:
+        items: volume items, see `fold_volumes`.
+        intensity: see `channel_kinds`.
+
+    Returns:
+        By the name of a modality, with ``unnamed`` for volumes that no data set names: ``volumes``,
+        how many there are, and ``intensity``, by whose rule they are normalised; ``by values`` for
+        unnamed ones that count as CT or MR each by its own voxels, see `volume_kind`.
+    """
+    counts = Counter(item.get("modality") for item in items)
+    named = sorted(name for name in counts if name is not None)
+    found: dict[str, dict[str, int | str]] = {
+        name: {"volumes": counts[name], "intensity": named_kind(name, intensity)} for name in named
+    }
+    if None in counts:
+        kind = intensity if intensity in KINDS else "by values"
+        found["unnamed"] = {"volumes": counts[None], "intensity": str(kind)}
+    return found
 
 
 def _sources(

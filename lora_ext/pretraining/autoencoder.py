@@ -88,9 +88,23 @@ class VolumeAutoEncoder(MaskedAutoEncoderViT):
                 block.norm_cross_attn = nn.Identity()
                 block.attn.use_flash_attention = True
 
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return all parameters but the fixed position embeddings, for an optimizer."""
-        return [p for p in self.parameters() if p.requires_grad]
+    def param_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Group what is trained by its weight decay, for an optimizer.
+
+        As in He et al.'s code, vectors have none: biases, and weights of norms. The position
+        embeddings are fixed, so they are in neither group.
+
+        Args:
+            weight_decay: that of matrices, kernels and tokens.
+
+        Returns:
+            Two groups with ``params`` and ``weight_decay``.
+        """
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
 
     def forward(self, x: Tensor, masking_ratio: float | None = None) -> tuple[Tensor, Tensor]:
         """Hide patches of volumes and predict the voxels of all.

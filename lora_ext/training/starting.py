@@ -122,6 +122,8 @@ class StartTraining:
             len(_items(engine)), "cases" if segments else "volumes", len(held_out),
             _shown(held_out),
         )  # fmt: skip
+        for modality, found in self.record.get("volumes", {}).items():
+            logger.info("%s: %d volumes, intensity %s", modality, *found.values())
         self.network.config.update(self.record)
         if not segments:
             return

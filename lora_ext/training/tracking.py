@@ -132,8 +132,8 @@ TRAINING = "training"
 # An evaluation's config has them too, but how the model was trained is not to be read from it.
 TRAINING_SETTINGS = {
     "training_cases", "epochs", "val_interval", "batch_size", "crops_per_case", "cache_rate",
-    "learning_rate", "encoder_learning_rate", "weight_decay", "compile", "activation_checkpointing",
-    "pretrained", "resume", "overwrite", "modality_dropout",
+    "learning_rate", "encoder_learning_rate", "warmup_epochs", "weight_decay", "compile",
+    "activation_checkpointing", "pretrained", "resume", "overwrite", "modality_dropout",
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged
 
-from lora_ext.data import SelectChannelsd, all_volumes, fold_cases, fold_volumes
+from lora_ext.data import SelectChannelsd, all_volumes, count_volumes, fold_cases, fold_volumes
 from lora_ext.phantoms import write_phantoms
 
 SPLIT = {"fold": 1, "num_folds": 4, "split_seed": 3}
@@ -39,6 +39,24 @@ def test_held_out_are_the_segmentations_validation_cases(task):
     for side in ("training", "validation"):
         assert {v["image"] for v in volumes[side]} == {c["image"] for c in cases[side]}
     assert not any("imagesTs" in item["image"] for item in all_volumes(task))
+
+
+@pytest.mark.parametrize(
+    ("intensity", "kinds"),
+    [
+        ("auto", ["ct", "mr", "pet", "by values"]),
+        ("pet", ["pet"] * 4),
+        ({"t1W": "ct"}, ["ct", "ct", "pet", "by values"]),
+    ],
+)
+def test_volumes_are_counted_by_modality_with_the_rule_they_are_normalised_by(intensity, kinds):
+    names = ["T1w", None, "CT", "T1w", "FDG-PET"]
+    items = [{"case": "a"} | ({"modality": name} if name else {}) for name in names]
+    found = count_volumes(items, intensity)
+    assert {k: v["volumes"] for k, v in found.items()} == {
+        "CT": 1, "FDG-PET": 1, "T1w": 2, "unnamed": 1,
+    }  # fmt: skip
+    assert [found[name]["intensity"] for name in ("CT", "T1w", "FDG-PET", "unnamed")] == kinds
 
 
 def test_patients_of_a_folder_stay_together(tmp_path):
