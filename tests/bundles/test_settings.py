@@ -247,7 +247,7 @@ def test_null_sizes_are_those_of_the_backbone(root):
     for name in ("hidden_size", "mlp_dim", "num_layers", "num_heads"):
         assert pretraining[name] == unetr[name].default
     swin = inspect.signature(ChannelLoRASwinUNETR).parameters
-    segmentation = config(root, "brats_lora32", "train.json")
+    segmentation = config(root, "brats_lora32", "train.json")["encoder_sizes"]["default"]
     assert segmentation["depths"] == list(swin["depths"].default)
     assert segmentation["use_v2"] == swin["use_v2"].default
 
