@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from lora_ext.bundles.allowed import is_name
 from lora_ext.bundles.generator import PLAN, REGIMES, facts_of, lay_out, render_bundle
 from lora_ext.bundles.plan import FOLDS, Plan, make_plan
-from lora_ext.bundles.settings import NAMED, SEGMENTATION, check_values, is_name, settings_of
+from lora_ext.bundles.settings import NAMED, SEGMENTATION, check_values, settings_of
 from lora_ext.data import Task, channel_kinds, fold_cases, read_task
 from lora_ext.data.regions import own_labels
 from lora_ext.data.survey import survey_cases

@@ -7,11 +7,38 @@ forgotten one. It needs the standard library alone.
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from lora_ext.bundles.allowed import (
+    ANY,
+    ARTICLE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    TRUTH,
+    TYPES,
+    Allowed,
+    anything,
+    are_axes,
+    are_heads,
+    are_names,
+    are_regions,
+    are_some,
+    are_stages,
+    are_targets,
+    are_volumes,
+    at_least,
+    is_device,
+    is_integer,
+    is_intensity,
+    is_roi,
+    is_spacing,
+    is_window,
+    one_of,
+    unlisted,
+)
 
 SEGMENTATION, PRETRAINING = "segmentation", "pretraining"
 KINDS = (SEGMENTATION, PRETRAINING)
@@ -20,14 +47,6 @@ BOTH = (TRAIN, INFERENCE)
 SEGMENTING = f"{SEGMENTATION} {INFERENCE}"  # the inference that writes segmentations
 _SEG, _PRE = (SEGMENTATION,), (PRETRAINING,)
 UNETR, SWIN = "unetr", "swin_unetr"  # backbones
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What a setting may be, in words and as a test of a value of the right type."""
-
-    words: str
-    fits: Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
@@ -73,266 +92,121 @@ class Setting:
         kind = self.type.removesuffix(" or null")
         if TYPES[kind](value) and self.allowed.fits(value):
             return
-        words = f"{_ARTICLE[kind]} {kind}{' or null' if null else ''}, {self.allowed.words}"
+        words = f"{ARTICLE[kind]} {kind}{' or null' if null else ''}, {self.allowed.words}"
         raise ValueError(
             f"{where or '--' + self.name}: expected {words.replace('`', '')}; got {value!r}"
         )
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def is_name(value: Any) -> bool:
-    """Tell whether this is a text that no config takes for a reference or an expression.
-
-    Args:
-        value: what was given, or read from a file.
-    """
-    return (
-        isinstance(value, str)
-        and value.isprintable()
-        and bool(value.strip())
-        and value[0] not in "$@%_+~"
-        and not set(value) & set("#'\"\\<>=/")
-        and "::" not in value
-    )
-
-
-def _is_folder(value: Any) -> bool:
-    return isinstance(value, (str, os.PathLike)) and bool(str(value).strip())
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
-TYPES: dict[str, Callable[[Any], bool]] = {
-    "text": lambda value: isinstance(value, str),
-    "device": lambda value: True,  # torch's own check, see _is_device
-    "folder": lambda value: _is_folder(value),
-    "folder or list": lambda value: all(map(_is_folder, _listed(value))) and bool(_listed(value)),
-    "integer": _is_integer,
-    "number": _is_number,
-    "boolean": lambda value: isinstance(value, bool),
-    "boolean or list": lambda value: isinstance(value, (bool, list, tuple)),
-    "number or mapping": lambda value: _is_number(value) or isinstance(value, Mapping),
-    "list or empty list": lambda value: isinstance(value, (list, tuple)),
-    "integer or list": lambda value: _is_integer(value) or isinstance(value, (list, tuple)),
-    "list": lambda value: isinstance(value, (list, tuple)) and bool(value),
-    "mapping": lambda value: isinstance(value, Mapping) and bool(value),
-    "text or mapping": lambda value: isinstance(value, (str, Mapping)) and bool(value),
-}
-_ARTICLE = {kind: "an" if kind.startswith("integer") else "a" for kind in TYPES}
-
-
-def _at_least(low: int, unit: str = "") -> Allowed:
-    return Allowed(f"{low} or more{unit and ', ' + unit}", lambda value: value >= low)
-
-
-def _one_of(*names: str) -> Allowed:
-    return Allowed(", ".join(f"`{name}`" for name in names), lambda value: value in names)
-
-
-def _is_device(value: Any) -> bool:
-    import torch
-
-    try:
-        device = torch.device(value)
-    except (RuntimeError, TypeError):
-        return False
-    return device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
-
-
-def _are_names(value: Any) -> bool:
-    return all(map(is_name, value)) and len({str(name).lower() for name in value}) == len(value)
-
-
-def _are_regions(value: Any) -> bool:
-    groups = list(value.values())
-    if not all(isinstance(group, (list, tuple)) and group for group in groups):
-        return False
-    whole = all(_is_integer(label) and label >= 0 for group in groups for label in group)
-    return whole and _are_names(list(value))
-
-
-def _is_intensity(value: Any) -> bool:
-    known = ("auto", "mr", "ct", "pet")
-    if isinstance(value, Mapping):
-        return _are_names(list(value)) and all(kind in known for kind in value.values())
-    return value in known
-
-
-def _unlisted(names: Sequence[str], kinds: Mapping[str, str]) -> set[str]:
-    return {str(name).lower() for name in names} - {str(name).lower() for name in kinds}
-
-
-def _is_window(value: Any) -> bool:
-    return len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
-
-
-def _is_spacing(value: Any) -> bool:
-    sizes = [size for size in value if _is_number(size) and size >= 0]
-    return len(value) == len(sizes) == 3 and (all(sizes) or not any(sizes))
-
-
-def _is_roi(value: Any) -> bool:
-    return len(value) == 3 and all(_is_integer(n) and n > 0 and n % 16 == 0 for n in value)
-
-
-def _are_stages(value: Any) -> bool:
-    return len(value) == 4 and all(_is_integer(n) and n > 0 for n in value)
-
-
-def _are_heads(value: Any) -> bool:
-    return value > 0 if _is_integer(value) else _are_stages(value)
-
-
-def _are_targets(value: Any) -> bool:
-    known = ("qkv", "out_proj", "linear1", "linear2")
-    return all(name in known for name in value) and len(set(value)) == len(value)
-
-
-def _are_axes(value: Any) -> bool:
-    return all(_is_integer(axis) and 0 <= axis <= 2 for axis in value) and _differ(value)
-
-
-def _differ(value: Sequence[Any]) -> bool:
-    return len(set(value)) == len(value)
-
-
-def _are_some(value: Any) -> bool:
-    return isinstance(value, bool) or all(isinstance(name, str) for name in value)
-
-
-def _are_volumes(value: Any) -> bool:
-    volumes = value.values() if isinstance(value, Mapping) else [value]
-    return all(_is_number(ml) and ml >= 0 for ml in volumes)
-
-
-def _any(value: Any) -> bool:
-    return True
-
-
-_ANY = Allowed("any", _any)
-_TRUTH = Allowed("`True`, `False`", _any)
-_NOT_NEGATIVE = Allowed("0 or more", lambda value: value >= 0)
-_SHARE = Allowed("0 to below 1", lambda value: 0 <= value < 1)
-_POSITIVE = Allowed("above 0", lambda value: value > 0)
-
 SETTINGS = (
-    Setting("bundle_root", "folder", Allowed("the bundle's folder", _any),
+    Setting("bundle_root", "folder", Allowed("the bundle's folder", anything),
             "found from the config file", KINDS, BOTH),
-    Setting("dataset_dir", "folder", Allowed("a data set", _any), "the data; phantoms are written "
-            "to the default folder where it is absent", KINDS, BOTH,
+    Setting("dataset_dir", "folder", Allowed("a data set", anything),
+            "the data; phantoms are written to the default folder where it is absent", KINDS, BOTH,
             also=("data_dir", "data", "dataset", "data_path", "data_root", "datadir", "datalist",
                   "input_dir", "input", "images")),
-    Setting("output_dir", "folder", _ANY, "reports, pictures, TensorBoard files, segmentations",
+    Setting("output_dir", "folder", ANY, "reports, pictures, TensorBoard files, segmentations",
             KINDS, BOTH, also=("out", "output", "out_dir", "save_dir", "log_dir")),
-    Setting("ckpt_dir", "folder or list", _ANY, "the models; for segmentations also folders, as a "
+    Setting("ckpt_dir", "folder or list", ANY, "the models; for segmentations also folders, as a "
             "list or a pattern such as `models/fold*`, whose models' probabilities are averaged",
             KINDS, BOTH,
             also=("models", "model_dir", "checkpoint", "checkpoint_dir", "ckpt", "model")),
     Setting("device", "device", Allowed("`cpu`, `cuda`, `cuda:1`, ..., one that is there",
-            _is_device), "where the network runs; a GPU where there is one", KINDS, BOTH,
+            is_device), "where the network runs; a GPU where there is one", KINDS, BOTH,
             also=("gpu", "cuda")),
     Setting("seed", "integer", Allowed("0 to 2^32 - 1", lambda value: 0 <= value < 2**32),
             "seeds the run: weights, crops, order", also=("random_seed", "manual_seed")),
-    Setting("split_seed", "integer", _at_least(0), "seeds the folds, and nothing else",
+    Setting("split_seed", "integer", at_least(0), "seeds the folds, and nothing else",
             recorded=True),
     Setting("fold", "integer", Allowed("0 to `num_folds` - 1", lambda value: value >= 0),
             "the fold that validates", recorded=True, also=("folds",)),
-    Setting("num_folds", "integer", _at_least(2), "number of folds", recorded=True,
+    Setting("num_folds", "integer", at_least(2), "number of folds", recorded=True,
             also=("n_folds", "k")),
-    Setting("training_cases", "integer or null", _at_least(1), "keeps that many of the fold's "
+    Setting("training_cases", "integer or null", at_least(1), "keeps that many of the fold's "
             "training cases; null keeps all", _SEG, also=("num_cases", "cases", "n_train")),
-    Setting("modalities", "list", Allowed("names in the data set", _are_names), "the image "
+    Setting("modalities", "list", Allowed("names in the data set", are_names), "the image "
             "channels, in the network's order", _SEG, BOTH, recorded=True,
             also=("channels", "sequences", "modality", "in_channels")),
-    Setting("regions", "mapping", Allowed("name to a list of labels", _are_regions), "the "
+    Setting("regions", "mapping", Allowed("name to a list of labels", are_regions), "the "
             "regions to segment, in the network's order", _SEG, BOTH, recorded=True,
             also=("labels", "classes", "out_channels")),
-    Setting("resample_channels", "boolean", _TRUTH, "brings a case's other files onto the grid of "
+    Setting("resample_channels", "boolean", TRUTH, "brings a case's other files onto the grid of "
             "its first one, linearly, where they differ; only if the patient lay still between "
             "them", _SEG, BOTH, recorded=True, also=("resample", "resample_to_first")),
-    Setting("nan_to_num", "boolean", _TRUTH, "reads voxels that are no number as 0", KINDS, BOTH,
+    Setting("nan_to_num", "boolean", TRUTH, "reads voxels that are no number as 0", KINDS, BOTH,
             recorded=True, also=("nan_to_zero", "replace_nan")),
     Setting("intensity", "text or mapping", Allowed("`auto`, `mr`, `ct`, `pet`, or channel to one "
-            "of them", _is_intensity), "what a channel's values are, and so how they are "
+            "of them", is_intensity), "what a channel's values are, and so how they are "
             "normalised; auto goes by its name", KINDS, BOTH, recorded=True,
             also=("normalization", "normalisation", "normalize", "normalise")),
-    Setting("ct_window", "list", Allowed("two rising numbers, HU", _is_window), "what CT is "
+    Setting("ct_window", "list", Allowed("two rising numbers, HU", is_window), "what CT is "
             "clipped to", KINDS, BOTH, recorded=True, also=("window", "hu_window", "clip")),
     Setting("pet_window", "list", Allowed("two rising numbers, SUV or the file's unit",
-            _is_window), "what PET is clipped to", KINDS, BOTH, recorded=True,
+            is_window), "what PET is clipped to", KINDS, BOTH, recorded=True,
             also=("suv_window", "suv_max")),
-    Setting("spacing", "list", Allowed("three numbers above 0, mm", _is_spacing), "voxel size "
+    Setting("spacing", "list", Allowed("three numbers above 0, mm", is_spacing), "voxel size "
             "that images are resampled to; in pre-training 0, 0, 0 keeps each volume's own", KINDS,
             BOTH, recorded=True, also=("pixdim", "voxel_size")),
     Setting("roi_size", "list", Allowed("three multiples of 16 (of 32 for `swin_unetr`), voxels",
-            _is_roi), "size of a crop, and of a sliding window", KINDS, BOTH, recorded=True,
+            is_roi), "size of a crop, and of a sliding window", KINDS, BOTH, recorded=True,
             also=("img_size", "patch_size", "crop_size", "size", "roi")),
-    Setting("epochs", "integer", _at_least(1), "epochs of training",
+    Setting("epochs", "integer", at_least(1), "epochs of training",
             also=("max_epochs", "num_epochs", "n_epochs")),
-    Setting("val_interval", "integer", _at_least(1, "epochs"), "epochs between two validations",
+    Setting("val_interval", "integer", at_least(1, "epochs"), "epochs between two validations",
             also=("val_every", "validation_interval")),
-    Setting("batch_size", "integer", _at_least(1, "cases"), "cases in a step",
+    Setting("batch_size", "integer", at_least(1, "cases"), "cases in a step",
             also=("batch", "bs")),
-    Setting("crops_per_case", "integer", _at_least(1), "crops that a step takes of each case",
+    Setting("crops_per_case", "integer", at_least(1), "crops that a step takes of each case",
             also=("num_samples", "crops")),
-    Setting("num_workers", "integer", _at_least(0), "processes that read data", KINDS, BOTH,
+    Setting("num_workers", "integer", at_least(0), "processes that read data", KINDS, BOTH,
             also=("workers", "n_workers")),
     Setting("cache_rate", "number", Allowed("0 to 1", lambda value: 0 <= value <= 1), "share of "
             "preprocessed cases that stays in memory", also=("cache",)),
-    Setting("learning_rate", "number", _POSITIVE, "largest rate of the schedule",
+    Setting("learning_rate", "number", POSITIVE, "largest rate of the schedule",
             also=("lr", "max_lr")),
-    Setting("encoder_learning_rate", "number or null", _NOT_NEGATIVE, "that of a "
+    Setting("encoder_learning_rate", "number or null", NOT_NEGATIVE, "that of a "
             "pre-trained encoder which is trained (`finetune`); null for the same", _SEG,
             also=("encoder_lr",)),
-    Setting("warmup_epochs", "integer or null", _at_least(0), "epochs in which the rate rises, "
+    Setting("warmup_epochs", "integer or null", at_least(0), "epochs in which the rate rises, "
             "before it falls; null for a tenth of all", _PRE, also=("warmup", "warm_up")),
-    Setting("weight_decay", "number", _NOT_NEGATIVE, "weight decay of AdamW, on weights but not "
+    Setting("weight_decay", "number", NOT_NEGATIVE, "weight decay of AdamW, on weights but not "
             "on biases and norms", _PRE),
-    Setting("amp", "boolean", _TRUTH, "bfloat16 where the device is faster in it", KINDS, BOTH,
+    Setting("amp", "boolean", TRUTH, "bfloat16 where the device is faster in it", KINDS, BOTH,
             also=("fp16", "bf16", "mixed_precision")),
-    Setting("acceleration", "text", _one_of("auto", "on", "off"), "faster blocks with the same "
+    Setting("acceleration", "text", one_of("auto", "on", "off"), "faster blocks with the same "
             "numbers; auto uses them on devices on which they were measured (the CPU)", KINDS, BOTH,
             also=("accelerate",)),
-    Setting("compile", "boolean", _TRUTH, "`torch.compile`, where it works"),
-    Setting("activation_checkpointing", "boolean", _TRUTH, "less memory, more time", _SEG,
+    Setting("compile", "boolean", TRUTH, "`torch.compile`, where it works"),
+    Setting("activation_checkpointing", "boolean", TRUTH, "less memory, more time", _SEG,
             also=("gradient_checkpointing", "recompute")),
     Setting("pretrained", "text or null", Allowed("a file, `hf://owner/name/file[@revision]`, "
             "`https://...#sha256=...`, `none`", lambda value: value != ""),
             "the encoder to start from, which sets the sizes of the network's; null looks for "
             "`models/encoder.safetensors` here and in the neighbouring `mae_pretrain`", _SEG,
             also=("encoder", "pretrained_encoder", "weights", "pretrain")),
-    Setting("resume", "boolean", _TRUTH, "resume an interrupted run: training from `last.ckpt`, "
+    Setting("resume", "boolean", TRUTH, "resume an interrupted run: training from `last.ckpt`, "
             "inference at the cases without a segmentation", KINDS, (TRAIN, SEGMENTING),
             also=("continue", "restart")),
-    Setting("overwrite", "boolean", _TRUTH, "replace the model, or the segmentations, that are "
+    Setting("overwrite", "boolean", TRUTH, "replace the model, or the segmentations, that are "
             "there", KINDS, (TRAIN, SEGMENTING), also=("force", "replace")),
-    Setting("regime", "text", _one_of("baseline", "finetune", "frozen", "lora"), "what is trained",
+    Setting("regime", "text", one_of("baseline", "finetune", "frozen", "lora"), "what is trained",
             _SEG, BOTH, recorded=True),
-    Setting("lora_rank", "integer", _at_least(1), "rank of each adapter", _SEG, BOTH, recorded=True,
+    Setting("lora_rank", "integer", at_least(1), "rank of each adapter", _SEG, BOTH, recorded=True,
             also=("rank", "r", "lora_r")),
-    Setting("lora_alpha", "number", _POSITIVE, "numerator of the adapters' scale", _SEG, BOTH,
+    Setting("lora_alpha", "number", POSITIVE, "numerator of the adapters' scale", _SEG, BOTH,
             recorded=True, also=("alpha",)),
-    Setting("lora_scaling", "text", _one_of("rank_stabilised", "classical"), "scale alpha / "
+    Setting("lora_scaling", "text", one_of("rank_stabilised", "classical"), "scale alpha / "
             "sqrt(rank) or alpha / rank", _SEG, BOTH, recorded=True, also=("scaling",)),
     Setting("lora_targets", "list", Allowed("of `qkv`, `out_proj`, `linear1`, `linear2`",
-            _are_targets), "linear layers with adapters", _SEG, BOTH, recorded=True,
+            are_targets), "linear layers with adapters", _SEG, BOTH, recorded=True,
             also=("targets", "target_modules")),
-    Setting("modality_dropout", "number", _SHARE, "probability of hiding a channel in training",
+    Setting("modality_dropout", "number", SHARE, "probability of hiding a channel in training",
             _SEG, also=("channel_dropout",)),
-    Setting("backbone", "text", _one_of(UNETR, SWIN), "the encoder and decoder that the method is "
+    Setting("backbone", "text", one_of(UNETR, SWIN), "the encoder and decoder that the method is "
             "put on", _SEG, BOTH, recorded=True, also=("architecture", "arch", "network_name")),
-    Setting("depths", "list", Allowed("four integers, 1 or more", _are_stages), "transformer "
+    Setting("depths", "list", Allowed("four integers, 1 or more", are_stages), "transformer "
             "blocks of each stage (`swin_unetr` alone)", _SEG, BOTH, recorded=True, backbone=SWIN),
-    Setting("use_v2", "boolean", _TRUTH, "SwinUNETR-V2: a residual convolution before each stage, "
+    Setting("use_v2", "boolean", TRUTH, "SwinUNETR-V2: a residual convolution before each stage, "
             "which VoCo's weights have (`swin_unetr` alone)", _SEG, BOTH, recorded=True,
             backbone=SWIN),
     Setting("feature_size", "integer or null", Allowed("1 or more; a multiple of 12 for "
@@ -343,45 +217,45 @@ SETTINGS = (
     Setting("hidden_size", "integer", Allowed("a multiple of `num_heads`", lambda value: value > 0),
             "width of a token (`unetr` alone)", KINDS, BOTH, recorded=True,
             also=("embed_dim", "width"), backbone=UNETR),
-    Setting("mlp_dim", "integer", _at_least(1), "width of a block's MLP (`unetr` alone)", KINDS,
+    Setting("mlp_dim", "integer", at_least(1), "width of a block's MLP (`unetr` alone)", KINDS,
             BOTH, recorded=True, backbone=UNETR),
-    Setting("num_layers", "integer", _at_least(1), "transformer blocks (`unetr` alone)", KINDS,
+    Setting("num_layers", "integer", at_least(1), "transformer blocks (`unetr` alone)", KINDS,
             BOTH, recorded=True, also=("depth", "layers", "blocks"), backbone=UNETR),
     Setting("num_heads", "integer or list or null", Allowed("1 or more; for `swin_unetr` a list of "
-            "four", _are_heads), "attention heads per block; null for the backbone's own, 12 or "
+            "four", are_heads), "attention heads per block; null for the backbone's own, 12 or "
             "[3, 6, 12, 24]", KINDS, BOTH, recorded=True, also=("heads",)),
-    Setting("qkv_bias", "boolean", _TRUTH, "whether queries, keys and values have a bias (`unetr` "
+    Setting("qkv_bias", "boolean", TRUTH, "whether queries, keys and values have a bias (`unetr` "
             "alone)", _SEG, BOTH, recorded=True, backbone=UNETR),
-    Setting("num_prefix_tokens", "integer", _at_least(0), "learnt tokens before those of the "
+    Setting("num_prefix_tokens", "integer", at_least(0), "learnt tokens before those of the "
             "patches: class token, registers (`unetr` alone)", _SEG, BOTH, recorded=True,
             backbone=UNETR),
-    Setting("norm_eps", "number", _POSITIVE, "what the encoder's layer norms add to the variance "
+    Setting("norm_eps", "number", POSITIVE, "what the encoder's layer norms add to the variance "
             "(`unetr` alone)", _SEG, BOTH, recorded=True, backbone=UNETR),
     Setting("decoder_hidden_size", "integer", Allowed("a multiple of 6 and of `decoder_num_heads`",
             lambda value: value > 0), "width of a token of the decoder", _PRE, BOTH, recorded=True),
-    Setting("decoder_mlp_dim", "integer", _at_least(1), "width of a decoder block's MLP", _PRE,
+    Setting("decoder_mlp_dim", "integer", at_least(1), "width of a decoder block's MLP", _PRE,
             BOTH, recorded=True),
-    Setting("decoder_num_layers", "integer", _at_least(1), "decoder blocks", _PRE, BOTH,
+    Setting("decoder_num_layers", "integer", at_least(1), "decoder blocks", _PRE, BOTH,
             recorded=True),
-    Setting("decoder_num_heads", "integer", _at_least(1), "attention heads per decoder block", _PRE,
+    Setting("decoder_num_heads", "integer", at_least(1), "attention heads per decoder block", _PRE,
             BOTH, recorded=True),
-    Setting("sw_batch_size", "integer", _at_least(1), "sliding windows at a time", _SEG, BOTH),
-    Setting("sw_overlap", "number", _SHARE, "overlap of sliding windows, as a share", _SEG, BOTH,
+    Setting("sw_batch_size", "integer", at_least(1), "sliding windows at a time", _SEG, BOTH),
+    Setting("sw_overlap", "number", SHARE, "overlap of sliding windows, as a share", _SEG, BOTH,
             also=("overlap",)),
-    Setting("mirror_axes", "list or empty list", Allowed("of 0, 1, 2, each once", _are_axes),
+    Setting("mirror_axes", "list or empty list", Allowed("of 0, 1, 2, each once", are_axes),
             "axes that images are mirrored along, probabilities averaged, each doubling the time; "
             "0 is left-right, which makes sense for brains; [] for none", _SEG, (INFERENCE,),
             also=("tta", "mirroring", "flip_axes", "test_time_augmentation")),
     Setting("largest_component", "boolean or list", Allowed("True for all regions, or names of "
-            "some", _are_some), "keeps the largest connected part of these regions alone", _SEG,
+            "some", are_some), "keeps the largest connected part of these regions alone", _SEG,
             (INFERENCE,), also=("keep_largest", "largest_cc")),
     Setting("min_volume", "number or mapping", Allowed("0 or more, ml; or region to it",
-            _are_volumes), "removes connected parts of a region that are smaller", _SEG,
+            are_volumes), "removes connected parts of a region that are smaller", _SEG,
             (INFERENCE,), also=("min_size", "remove_small", "minimum_volume")),
-    Setting("save_probabilities", "boolean", _TRUTH, "writes each case's probabilities too, to "
+    Setting("save_probabilities", "boolean", TRUTH, "writes each case's probabilities too, to "
             "`probabilities/` in `output_dir`: float32 NIfTI, a volume per region, before clean-up",
             _SEG, (INFERENCE,), also=("save_probs", "probabilities", "save_softmax")),
-    Setting("output_ext", "text", _one_of(".nii.gz", ".nrrd", ".mha", ".seg.nrrd", ".dcm"),
+    Setting("output_ext", "text", one_of(".nii.gz", ".nrrd", ".mha", ".seg.nrrd", ".dcm"),
             "format of the segmentations; `.seg.nrrd` is 3D Slicer's, `.dcm` DICOM SEG, for cases "
             "that are DICOM series", _SEG, (INFERENCE,), also=("format", "extension",
             "file_ending")),
@@ -421,7 +295,7 @@ def check_values(values: Mapping[str, Any], where: str = "") -> None:
 
 
 TOGETHER: tuple[tuple[str, str, Callable[[Any, Any], bool], str], ...] = (
-    ("intensity", "modalities", lambda a, b: isinstance(a, str) or not _unlisted(b, a),
+    ("intensity", "modalities", lambda a, b: isinstance(a, str) or not unlisted(b, a),
      "one of auto, mr, ct, pet for each of the modalities, {}"),
     ("largest_component", "regions", lambda a, b: isinstance(a, bool) or set(a) <= set(b),
      "True, False or names of the regions, {}"),
@@ -434,11 +308,11 @@ TOGETHER: tuple[tuple[str, str, Callable[[Any, Any], bool], str], ...] = (
      "of them 32, for backbone {}, such as [128,128,64]"),
     ("feature_size", "backbone", lambda a, b: a is None or b != SWIN or a % 12 == 0,
      "a multiple of 12 for backbone {}"),
-    ("num_heads", "backbone", lambda a, b: a is None or _is_integer(a) == (b == UNETR),
+    ("num_heads", "backbone", lambda a, b: a is None or is_integer(a) == (b == UNETR),
      "one integer for backbone unetr, a list of four for swin_unetr, here {}"),
-    ("num_heads", "decoder_num_heads", lambda a, b: _is_integer(a), "an integer, as "
+    ("num_heads", "decoder_num_heads", lambda a, b: is_integer(a), "an integer, as "
      "decoder_num_heads, {}"),
-    ("hidden_size", "num_heads", lambda a, b: not _is_integer(b) or a % b == 0,
+    ("hidden_size", "num_heads", lambda a, b: not is_integer(b) or a % b == 0,
      "a multiple of num_heads, {}"),
     ("decoder_hidden_size", "decoder_num_heads", lambda a, b: a % b == 0 and a % 6 == 0,
      "a multiple of 6 and of decoder_num_heads, {}"),
