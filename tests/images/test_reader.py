@@ -86,7 +86,8 @@ def test_an_error_is_said_once_and_no_other_reader_is_tried(tmp_path, write_imag
     folder = write_image(tmp_path / "series", voxels(), oblique, skip=[2])
     with pytest.raises(ValueError, match="got 8 mm to"):
         load(folder)
-    assert caplog.text == ""
+    said = [r.message for r in caplog.records if "nvImageCodec" not in r.message]
+    assert not said  # MONAI tells of a decoder that pydicom could use
 
 
 def test_cases_of_different_formats_make_a_batch(tmp_path, write_image, oblique):
