@@ -148,7 +148,7 @@ def test_swin_unetr_is_traced_and_computes_the_same_in_both_formats(exportable):
     shape = list(images(folder, 1).shape)
     path, other = folder / "models" / "model.ts", folder / "models" / "model.onnx"
     ckpt_export(filepath=str(path), **files(folder), use_trace=True, input_shape=shape)
-    export_onnx(folder, other, input_shape=shape, use_trace=True, converter_kwargs=NAMES)
+    export_onnx(folder, other, input_shape=shape, use_trace=True, converter_kwargs=dict(NAMES))
     image = images(folder, 1)
     with torch.no_grad():
         assert error(torch.jit.load(path)(image), network(image)) < TOLERANCE
