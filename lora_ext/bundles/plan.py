@@ -15,7 +15,7 @@ import numpy as np
 
 from lora_ext.data.intensity import CT, CT_AIR, CT_WINDOW, MR, PET, PET_WINDOW
 from lora_ext.data.survey import CaseSurvey
-from lora_ext.images.limits import available_memory
+from lora_ext.images.limits import available_memory, cached_bytes
 
 PATCH = 16  # voxels along each edge of a token
 TOKENS = 192  # of the paper's 128x128x48 voxels
@@ -199,7 +199,7 @@ def plan_cache(cases: Sequence[CaseSurvey], spacing: Sequence[float], channels: 
         math.prod(n * was / now for n, was, now in zip(c.size, c.spacing, spacing, strict=True))
         for c in cases
     )
-    needed, free = 4 * (channels + 1) * voxels, available_memory()
+    needed, free = cached_bytes(voxels, channels), available_memory()
     rate = math.floor(100 * min(1.0, free / 2 / needed)) / 100
     return Decision(
         rate,

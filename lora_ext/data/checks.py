@@ -23,6 +23,7 @@ from lora_ext.files import whole_file
 from lora_ext.images.image_file import RESAMPLE, ImageFile, check_same_grid, two_places
 from lora_ext.images.limits import (
     available_memory,
+    cached_bytes,
     check_resampled,
     gigabytes,
     resampled_shape,
@@ -144,7 +145,7 @@ def _tell_cache(
 ) -> None:
     """Say, before it is taken, how much memory the cache takes at most: air is cropped off."""
     sizes = [math.prod(resampled_shape(c["shape"], c["voxel"], spacing)) for c in cases]
-    needed, free = 4 * (channels + 1) * cache_rate * sum(sizes), available_memory()
+    needed, free = cached_bytes(cache_rate * sum(sizes), channels), available_memory()
     told = logger.warning if needed > free else logger.info
     hint = "; a lower --cache_rate takes less" if needed > free else ""
     told(

@@ -98,6 +98,11 @@ def resampled_shape(
     return [max(1, round(n * was / (now or was))) for n, was, now in sizes]
 
 
+def cached_bytes(voxels: float, channels: int) -> float:
+    """Return the bytes of memory of prepared images: channels and label map, float32."""
+    return 4 * (channels + 1) * voxels
+
+
 def readable_voxels(path: str, voxels: np.ndarray) -> np.ndarray:
     """Check the range of voxels, and make whole numbers of those that all but are.
 

@@ -22,6 +22,7 @@ from lora_ext.files import whole_file
 from lora_ext.networks.encoder import PATCH_SIZE, ChannelEncoder
 from lora_ext.networks.loading import check_weight
 from lora_ext.networks.regimes import parameter_parts
+from lora_ext.networks.swin_unetr import ChannelLoRASwinUNETR
 from lora_ext.weights.layouts import POSITIONS, PREFIX, PlainViT, plain_vit
 from lora_ext.weights.positions import Resampling, fit_positions
 from lora_ext.weights.reading import read_metadata, read_tensors, record_inside
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 FORMAT = "lora_ext encoder 1"
-SWIN = "swin_unetr"  # as `ChannelLoRASwinUNETR` has it
+SWIN = ChannelLoRASwinUNETR.backbone
 FACTS = ("num_heads", "norm_eps", "img_size")  # what no tensor shows
 HEAD_WIDTH = 64  # of nearly every published ViT
 MAY_BE_MISSING = ("norm.weight", "norm.bias")  # an encoder may end without a final norm
